@@ -1,0 +1,75 @@
+# Every target sets up what it needs first: a warm set-up costs nothing, a cold one a few minutes.
+#   make run            build New Zealand if needed and simulate it (ARGS="--set run.steps=30 --overwrite")
+#   make test           lint, types, and the quick tests      make test-slow   science at scale
+#   make check          lint and types                        make format      put the code in shape
+#   make bench          our SIR against its rivals            make wheel       dist/gnabm-*.whl
+#   make clean          remove the environment and all that was built, but not runs/
+# PYTHON=/path/to/python3.12 chooses the interpreter.
+
+SHELL  := /bin/bash
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+WHEELS ?= .cache/wheels
+ARGS   ?= --overwrite
+
+# The stamp carries the content of what it was made from, so a touched or restored file costs nothing.
+STAMP := $(VENV)/setup-$(shell cat pyproject.toml constraints.txt | cksum | tr ' ' -)
+
+.PHONY: run test test-slow check format bench wheel setup clean
+.DELETE_ON_ERROR:
+
+run: $(STAMP)
+	$(BIN)/gnabm run configs/new_zealand.yaml $(ARGS)
+
+test: check
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.sir --agents 1000000 5000000 --steps 100
+
+wheel: $(STAMP)
+	rm -rf build
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+setup: $(STAMP)
+
+# torch-scatter compiles against the torch that is installed, so its wheel is kept per torch build.
+# pip's own wheel cache knows nothing of torch and is left out.
+$(STAMP): export PIP_DISABLE_PIP_VERSION_CHECK := 1
+$(STAMP): export PIP_CONSTRAINT := constraints.txt
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
+	  "gnabm needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+	  "name another one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@rm -f $(VENV)/setup-*
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet setuptools torch
+	@set -e; \
+	wheels=$(WHEELS)/torch-$$($(BIN)/python -c 'import torch; print(torch.__version__)'); \
+	install="$(BIN)/python -m pip install --quiet --no-deps --no-index --find-links $$wheels torch-scatter"; \
+	mkdir -p $$wheels; \
+	$$install 2>/dev/null || { \
+	  echo "building torch-scatter once for this torch, a few minutes"; \
+	  printf '[build_ext]\nparallel = 4\n' > $$wheels/build.cfg; \
+	  DIST_EXTRA_CONFIG=$$PWD/$$wheels/build.cfg $(BIN)/python -m pip wheel --quiet --no-cache-dir --no-deps \
+	    --no-build-isolation --wheel-dir $$wheels torch-scatter; \
+	  $$install; }
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
+	@$(BIN)/python -c 'import torch_scatter'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The same epidemic by several hands: gnabm against what one would write instead."""

@@ -1,0 +1,125 @@
+"""The same epidemic with gnabm and with general tools; a rival is prepared once, then run for a seed."""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.epidemic import INFECTIOUS, SUSCEPTIBLE, Graph, Setting
+
+if TYPE_CHECKING:
+    import torch
+
+Run = Callable[[int], float]
+
+
+def gnabm_sir(graph: Graph, setting: Setting) -> Run:
+    """The model that gnabm ships, on contacts made from an edge list."""
+    import gnabm
+    from gnabm.models import epidemic
+
+    contacts = gnabm.Contacts.from_edges(graph.source, graph.target, num_agents=graph.num_agents)
+    model = epidemic.sir(setting.transmission_rate, setting.recovery_rate, setting.initial_infected)
+
+    def run(seed: int, steps: int = setting.steps) -> float:
+        trajectory = gnabm.simulate(model, contacts, steps=steps, seed=seed)
+        count = trajectory.to_xarray()["stage_count"].isel(time=-1)
+        return 1.0 - float(count.sel(stage="susceptible")) / graph.num_agents
+
+    run(0, steps=2)
+    return run
+
+
+def hand_written(graph: Graph, setting: Setting, draw_per_contact: bool) -> Run:
+    """A kernel for this one model, see `benchmarks.kernel`."""
+    from benchmarks.kernel import prepare
+
+    return prepare(graph, setting, draw_per_contact)
+
+
+def torch_csr(graph: Graph, setting: Setting) -> Run:
+    """Contacts as a sparse matrix in torch."""
+    import torch
+
+    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+    matrix = torch.sparse_csr_tensor(
+        torch.from_numpy(graph.indptr),
+        torch.from_numpy(graph.source).long(),
+        torch.ones(graph.num_edges),
+        (graph.num_agents, graph.num_agents),
+        check_invariants=True,
+    )
+    return _in_torch(lambda x: matrix @ x, graph.num_agents, setting)
+
+
+def message_passing(graph: Graph, setting: Setting) -> Run:
+    """Contacts as messages of torch_geometric, over edges sorted by target."""
+    import torch
+    from torch_geometric.nn import MessagePassing
+
+    edges = torch.stack([torch.from_numpy(graph.source).long(), torch.from_numpy(graph.target).long()])
+
+    class Sum(MessagePassing):  # type: ignore[misc]  # torch_geometric is not typed
+        def forward(self, x: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
+            total: torch.Tensor = self.propagate(edge_index, x=x)
+            return total
+
+        def message(self, x_j: torch.Tensor) -> torch.Tensor:
+            return x_j
+
+    layer = Sum(aggr="sum")
+    return _in_torch(lambda x: layer(x[:, None], edges).squeeze(1), graph.num_agents, setting)
+
+
+def _in_torch(
+    sum_contacts: "Callable[[torch.Tensor], torch.Tensor]", num_agents: int, setting: Setting
+) -> Run:
+    """The step in dense torch, around any way to sum over contacts."""
+    import torch
+
+    @torch.inference_mode()
+    def run(seed: int, steps: int = setting.steps) -> float:
+        generator = torch.Generator().manual_seed(seed)
+        stage = (torch.rand(num_agents, generator=generator) < setting.initial_infected).to(torch.uint8)
+        for _ in range(steps):
+            hazard = setting.transmission_rate * sum_contacts((stage == INFECTIOUS).float())
+            leave = torch.where(stage == SUSCEPTIBLE, -torch.expm1(-hazard), 0.0)
+            leave[stage == INFECTIOUS] = setting.recovery_probability
+            stage += torch.rand(num_agents, generator=generator) < leave
+        return float((stage != SUSCEPTIBLE).float().mean())
+
+    run(0, steps=1)
+    return run
+
+
+def scipy_csr(graph: Graph, setting: Setting) -> Run:
+    """Contacts as a sparse matrix in scipy, which uses one thread."""
+    from scipy.sparse import csr_matrix
+
+    ones = np.ones(graph.num_edges, np.float32)
+    matrix = csr_matrix((ones, graph.source, graph.indptr), shape=(graph.num_agents, graph.num_agents))
+
+    def run(seed: int) -> float:
+        rng = np.random.default_rng(seed)
+        stage = (rng.random(graph.num_agents) < setting.initial_infected).astype(np.uint8)
+        for _ in range(setting.steps):
+            hazard = setting.transmission_rate * (matrix @ (stage == INFECTIOUS).astype(np.float32))
+            leave = np.where(stage == SUSCEPTIBLE, -np.expm1(-hazard), 0)
+            leave[stage == INFECTIOUS] = setting.recovery_probability
+            stage += rng.random(graph.num_agents, dtype=np.float32) < leave
+        return float(np.mean(stage != SUSCEPTIBLE))
+
+    return run
+
+
+OURS, KERNEL, MESSAGE_PASSING = "gnabm", "kernel", "MessagePassing"
+RIVALS: dict[str, Callable[[Graph, Setting], Run]] = {
+    OURS: gnabm_sir,
+    KERNEL: partial(hand_written, draw_per_contact=False),
+    "kernel, draws": partial(hand_written, draw_per_contact=True),
+    "torch CSR": torch_csr,
+    "scipy CSR": scipy_csr,
+    MESSAGE_PASSING: message_passing,
+}

@@ -1,0 +1,309 @@
+"""Contacts: the contact graph as named layers of three kinds.
+
+- `Edges`: a directed weighted graph, stored by target.
+- `Places`: agents that meet because they are in one place (home, class, site).
+- `Mixing`: contacts that an agent draws anew each step from its surroundings, by a contact matrix.
+
+Layers are data: NumPy arrays, or Zarr arrays of which a shard reads only its own blocks. Every sum over contacts
+runs over sources in ascending row order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from gnabm.errors import DataError, KindError, ShapeError, UnknownFieldError, nearest
+
+Array = Any
+"""A NumPy or Zarr array: has shape and dtype, and a slice of it is a NumPy array."""
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """Directed edges by target (CSR).
+
+    Args:
+        indptr: (num_agents + 1,) int64 first in-edge of each target.
+        source: (num_edges,) source rows, ascending within a target.
+        weight: (num_edges,) contacts per day, or None for 1.
+        setting: Where these contacts happen, such as `home`.
+    """
+
+    indptr: Array
+    source: Array
+    weight: Array | None = None
+    setting: str = "other"
+
+    @property
+    def num_edges(self) -> int:
+        """Number of directed edges."""
+        return int(self.source.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Agents by place; co-members meet.
+
+    Args:
+        place: (num_agents,) int32 place of each agent, -1 for none.
+        indptr: (num_places + 1,) int64 first member of each place.
+        member: (num_members,) rows of the members, ascending within a place.
+        contacts: Mean number of co-members met per day, c; the weight between two of n members is
+            min(c, n - 1) / (n - 1). None: every co-member once a day, weight 1.
+        setting: Where these contacts happen.
+    """
+
+    place: Array
+    indptr: Array
+    member: Array
+    contacts: float | None = None
+    setting: str = "other"
+
+    @property
+    def num_places(self) -> int:
+        """Number of places."""
+        return int(self.indptr.shape[0]) - 1
+
+    def weights(self, size: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Contacts per day with each co-member in places of these sizes.
+
+        Args:
+            size: (n,) number of members.
+        """
+        others = np.maximum(np.asarray(size, dtype=np.float64) - 1, 1)
+        if self.contacts is None:
+            return np.ones(others.shape, dtype=np.float32)
+        result: NDArray[np.float32] = (np.minimum(self.contacts, others) / others).astype(np.float32)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class Mixing:
+    """Contacts drawn anew each step: how many (negative binomial), of which group, and where.
+
+    A contact is made in the own area, drawn over the own region, or over the country; a pool without an agent of the
+    drawn group passes its share to the next level. Contacts are directed (sender to target); with a matrix that is
+    reciprocal on this population they are right in expectation.
+
+    Args:
+        group: (num_agents,) uint8 activity group, such as the five-year age.
+        matrix: (num_groups, num_groups) contacts per day, row = participant.
+        area_start: (num_areas + 1,) first row of each area; areas are contiguous rows.
+        area_region: (num_areas,) region of each area, ascending.
+        counts: (num_areas, num_groups) agents.
+        shares: Shares of contacts made in the own area, in the own region, in the country; they sum to 1.
+        dispersion: k of the negative binomial, variance = mean + mean^2 / k; inf gives a Poisson number.
+        expected: Use the mean field of the same matrix instead of draws.
+        setting: Where these contacts happen.
+    """
+
+    group: Array
+    matrix: NDArray[np.float64]
+    area_start: NDArray[np.int64]
+    area_region: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    shares: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    dispersion: float = float("inf")
+    expected: bool = False
+    setting: str = "other"
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without reading the agents."""
+        matrix, counts = np.asarray(self.matrix), np.asarray(self.counts)
+        groups = matrix.shape[0]
+        if matrix.shape != (groups, groups) or not np.isfinite(matrix).all() or (matrix < 0).any():
+            raise DataError(f"matrix must be square, finite and not negative, got shape {matrix.shape}")
+        if counts.shape != (len(self.area_region), groups) or len(self.area_start) != len(self.area_region) + 1:
+            raise ShapeError(
+                f"counts must be (num_areas, num_groups) = ({len(self.area_region)}, {groups}), got {counts.shape}; "
+                "area_start has one entry more than area_region"
+            )
+        if abs(sum(self.shares) - 1) > 1e-9 or min(self.shares) < 0:
+            raise DataError(f"shares must be three numbers >= 0 that sum to 1, got {self.shares}")
+        if not self.dispersion > 0:
+            raise DataError(f"dispersion must be positive, got {self.dispersion}")
+        if (matrix[:, counts.sum(0) == 0] > 0).any():
+            raise DataError("matrix asks for contacts with a group that has no agent; set those columns to 0")
+
+    @staticmethod
+    def uniform(num_agents: int, contacts: float, dispersion: float = float("inf")) -> Mixing:
+        """One well-mixed pool in which everyone has the same mean number of contacts per day."""
+        return Mixing(
+            group=np.zeros(num_agents, dtype=np.uint8),
+            matrix=np.array([[float(contacts)]]),
+            area_start=np.array([0, num_agents], dtype=np.int64),
+            area_region=np.zeros(1, dtype=np.int64),
+            counts=np.array([[num_agents]], dtype=np.int64),
+            dispersion=dispersion,
+        )
+
+
+Layer = Edges | Places | Mixing
+
+
+def as_array(value: ArrayLike | torch.Tensor, name: str) -> NDArray[Any]:
+    """NumPy view of an array, tensor or list."""
+    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    if array.ndim != 1:
+        raise ShapeError(f"{name} must be one-dimensional, got shape {array.shape}")
+    return array
+
+
+def _rows(value: ArrayLike | torch.Tensor, name: str, num_agents: int) -> NDArray[np.int64]:
+    array = as_array(value, name)
+    if array.size and array.dtype.kind not in "iu":
+        raise KindError(f"{name} must hold integer ids of agents, got {array.dtype}; map names to 0..num_agents-1 first")
+    bad = np.flatnonzero((array < 0) | (array >= num_agents))
+    if bad.size:
+        raise DataError(
+            f"{name}[{bad[0]}] is {array[bad[0]]}, outside 0..{num_agents - 1} ({bad.size} such ids); "
+            "raise num_agents or renumber the agents"
+        )
+    return array.astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Contacts:
+    """The contact graph: named layers over the same agents.
+
+    Args:
+        layers: Layers in the order in which their sums are added.
+        num_agents: Number of agents.
+    """
+
+    layers: Mapping[str, Layer] = field(default_factory=dict)
+    num_agents: int = 0
+
+    def __post_init__(self) -> None:
+        """Check that each layer has a row per agent."""
+        if isinstance(self.num_agents, bool) or not isinstance(self.num_agents, (int, np.integer)):
+            raise KindError(f"num_agents must be an integer, got {self.num_agents!r}")
+        if self.num_agents < 0:
+            raise DataError(f"num_agents must not be negative, got {self.num_agents}")
+        for name, layer in self.layers.items():
+            match layer:
+                case Edges():
+                    rows = layer.indptr.shape[0] - 1
+                case Places():
+                    rows = layer.place.shape[0]
+                case Mixing():
+                    rows = layer.group.shape[0]
+                case _:
+                    raise KindError(f"layer {name!r} must be Edges, Places or Mixing, got {type(layer).__name__}")
+            if rows != self.num_agents:
+                raise ShapeError(f"layer {name!r} has {rows} rows, the graph {self.num_agents} agents")
+
+    def __getitem__(self, name: str) -> Layer:
+        """Return a layer by name."""
+        if name not in self.layers:
+            raise UnknownFieldError(f"there is no layer {name!r}; {nearest(name, self.layers)}")
+        return self.layers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the layers."""
+        return iter(self.layers)
+
+    def __or__(self, other: Contacts) -> Contacts:
+        """Both graphs' layers over the same agents."""
+        if set(self.layers) & set(other.layers):
+            raise DataError(f"both graphs have the layers {sorted(set(self.layers) & set(other.layers))}; rename one")
+        return Contacts({**self.layers, **other.layers}, self.num_agents)
+
+    def with_expected_mixing(self) -> Contacts:
+        """The same graph with every mixing layer in its mean-field form."""
+        layers = {n: replace(v, expected=True) if isinstance(v, Mixing) else v for n, v in self.layers.items()}
+        return Contacts(layers, self.num_agents)
+
+    @staticmethod
+    def from_edges(
+        source: ArrayLike | torch.Tensor,
+        target: ArrayLike | torch.Tensor,
+        weight: ArrayLike | torch.Tensor | None = None,
+        num_agents: int | None = None,
+        undirected: bool = False,
+        duplicates: Literal["error", "sum"] = "error",
+        name: str = "contacts",
+    ) -> Contacts:
+        """Build a graph of one layer of directed edges.
+
+        Args:
+            source: (num_edges,) integer ids of the senders.
+            target: (num_edges,) integer ids of the receivers.
+            weight: (num_edges,) contacts per day, >= 0, or None for 1.
+            num_agents: Number of agents, ids are 0..num_agents-1.
+            undirected: Also add the reverse of each edge.
+            duplicates: `sum` adds the weights of equal edges (unweighted ones count 1 each), `error` refuses them.
+            name: Name of the layer.
+
+        Raises:
+            DataError: An id is out of range, an edge is a self-loop or a duplicate, a weight is NaN, infinite or
+                negative.
+            ShapeError: The arrays differ in length.
+            KindError: Ids are not integers.
+
+        Example:
+            >>> Contacts.from_edges([0, 1], [1, 2], num_agents=3)["contacts"].num_edges
+            2
+        """
+        if num_agents is None:
+            raise KindError("num_agents is needed: ids alone do not tell about agents without contacts")
+        if isinstance(num_agents, bool) or not isinstance(num_agents, (int, np.integer)):
+            raise KindError(f"num_agents must be an integer, got {num_agents!r}")
+        if duplicates not in ("error", "sum"):
+            raise DataError(f"duplicates must be 'error' or 'sum', got {duplicates!r}")
+        src, dst = _rows(source, "source", num_agents), _rows(target, "target", num_agents)
+        w = None if weight is None else as_array(weight, "weight").astype(np.float32)
+        if src.shape != dst.shape or (w is not None and w.shape != src.shape):
+            sizes = [a.shape[0] for a in (src, dst, w) if a is not None]
+            raise ShapeError(f"source, target and weight must have one entry per edge, got {sizes}")
+        _refuse_bad_edges(src, dst, w)
+        if undirected:
+            src, dst = np.concatenate([src, dst]), np.concatenate([dst, src])
+            w = None if w is None else np.concatenate([w, w])
+        return Contacts({name: _compress(src, dst, w, num_agents, duplicates)}, num_agents)
+
+
+def _refuse_bad_edges(src: NDArray[np.int64], dst: NDArray[np.int64], w: NDArray[np.float32] | None) -> None:
+    loops = np.flatnonzero(src == dst)
+    if loops.size:
+        raise DataError(
+            f"edge {loops[0]} is a self-loop of agent {src[loops[0]]} ({loops.size} in all); drop them, an agent is no "
+            "contact of itself"
+        )
+    if w is not None:
+        bad = np.flatnonzero(~(np.isfinite(w) & (w >= 0)))
+        if bad.size:
+            raise DataError(
+                f"weight[{bad[0]}] is {w[bad[0]]} ({bad.size} such weights); weights are contacts per day, finite and "
+                ">= 0"
+            )
+
+
+def _compress(
+    src: NDArray[np.int64], dst: NDArray[np.int64], w: NDArray[np.float32] | None, num_agents: int, duplicates: str
+) -> Edges:
+    code = dst * np.int64(max(num_agents, 1)) + src
+    if code.size and not (np.diff(code) > 0).all():
+        order = np.argsort(code, kind="stable")
+        code, w = code[order], None if w is None else w[order]
+    start = np.flatnonzero(np.diff(code, prepend=-1))
+    if start.size != code.size:
+        if duplicates == "error":
+            again = code[np.flatnonzero(np.diff(code) == 0)[0]]
+            raise DataError(
+                f"edge {again % num_agents} -> {again // num_agents} occurs more than once "
+                f"({code.size - start.size} repeats in all); pass duplicates='sum' to add their weights"
+            )
+        ones = np.ones(code.size, dtype=np.float32) if w is None else w
+        w = np.add.reduceat(ones.astype(np.float64), start).astype(np.float32)
+        code = code[start]
+    dst, src = np.divmod(code, np.int64(max(num_agents, 1)))
+    indptr = np.zeros(num_agents + 1, dtype=np.int64)
+    np.cumsum(np.bincount(dst, minlength=num_agents), out=indptr[1:])
+    return Edges(indptr, src.astype(np.int32 if num_agents < 2**31 else np.int64), w)

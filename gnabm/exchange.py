@@ -1,0 +1,156 @@
+"""What shards say to each other: the group interface, the exchange with its adjoint, exact totals.
+
+A shard owns the contiguous rows [first, last) of the population. A `ShardGroup` connects the shards of one run; one
+shard alone is `Solo`. The transports stand in the package `cluster`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from gnabm.errors import TotalOverflowError
+
+FIXED_POINT = 2.0**30
+"""Steps per unit in the total of a float: resolution 9.3e-10, range +-4.3e9."""
+
+
+@runtime_checkable
+class ShardGroup(Protocol):
+    """The shards of one run, as one of them sees the others."""
+
+    rank: int
+    size: int
+
+    def all_to_all(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Send `parts[r]` to rank r and return what each rank sent here, in the order of ranks.
+
+        Parts may differ in their first dimension; dtype and further dimensions agree over ranks.
+        """
+        ...
+
+    def all_reduce(self, value: Tensor) -> Tensor:
+        """Sum of an int64 tensor over the shards (exact, so without an order)."""
+        ...
+
+
+class Solo:
+    """The group of a run on one shard."""
+
+    rank = 0
+    size = 1
+
+    def all_to_all(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Return the one part."""
+        return list(parts)
+
+    def all_reduce(self, value: Tensor) -> Tensor:
+        """Return the value."""
+        return value
+
+
+class _Exchange(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, group: ShardGroup, anchor: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
+        ctx.group = group
+        received = group.all_to_all(parts)
+        # One shard gets its own input back; autograd needs another tensor.
+        return tuple(r.clone() if group.size == 1 else r for r in received)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:  # noqa: ANN401
+        return (None, None, *ctx.group.all_to_all([g.contiguous() for g in grads]))
+
+
+def exchange(group: ShardGroup, parts: Sequence[Tensor]) -> list[Tensor]:
+    """Variable-size all-to-all whose adjoint is the same exchange of the gradients, backwards.
+
+    Args:
+        group: The shards.
+        parts: For each rank a tensor (n_r, ...).
+
+    Returns:
+        From each rank a tensor; differentiable in the parts when they are floats.
+    """
+    if torch.is_grad_enabled() and parts[0].is_floating_point():
+        # Every rank must enter the same collectives in the backward pass, so in a differentiable run every rank
+        # records the exchange, whether or not its own parts carry a gradient: the anchor always does.
+        return list(_Exchange.apply(group, torch.zeros(0, requires_grad=True), *parts))
+    return group.all_to_all(parts)
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, group: ShardGroup, x: Tensor, index: Tensor | None, num_bins: int) -> Tensor:  # noqa: ANN401
+        ctx.group, ctx.dtype, ctx.num_rows = group, x.dtype, x.shape[0]
+        ctx.save_for_backward(index)
+        return from_fixed(group.all_reduce(to_fixed(x, index, num_bins)), x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # noqa: ANN401
+        # Float gradients of the shards are summed in the order of ranks: the same bits on each.
+        gathered = ctx.group.all_to_all([grad.contiguous()] * ctx.group.size)
+        summed = gathered[0]
+        for other in gathered[1:]:
+            summed = summed + other
+        (index,) = ctx.saved_tensors
+        per_row = summed.expand(ctx.num_rows) if index is None else summed.index_select(0, index)
+        return None, per_row.to(ctx.dtype), None, None
+
+
+def to_fixed(x: Tensor, index: Tensor | None = None, num_bins: int = 1) -> Tensor:
+    """Sum rows into bins as int64, in fixed point for floats: adding in any order gives the same number.
+
+    Args:
+        x: (n,) bool, integer or float.
+        index: (n,) int64 bin of each row, or None for one bin.
+        num_bins: Number of bins.
+
+    Returns:
+        (num_bins,) int64, or () without an index.
+
+    Raises:
+        TotalOverflowError: A value is not finite or the sum leaves the range.
+    """
+    if x.is_floating_point():
+        wide = x.detach().to(torch.float64) * FIXED_POINT
+        bound = wide.abs().max().item() * max(1, x.shape[0]) if x.numel() else 0.0
+        if not bound < 2.0**62:
+            raise TotalOverflowError(
+                f"a total of {x.shape[0]} floats may exceed {2.0**62 / FIXED_POINT:.3g} or is not finite; scale the "
+                "values down before step.total, or look for NaN in the rule"
+            )
+        fixed = wide.round().to(torch.int64)
+    else:
+        fixed = x.to(torch.int64)
+    if index is None:
+        return fixed.sum()
+    return torch.zeros(num_bins, dtype=torch.int64).index_add_(0, index, fixed)
+
+
+def from_fixed(total: Tensor, like: Tensor) -> Tensor:
+    """Convert a fixed-point total back: float64 for floats, int64 otherwise."""
+    return total.to(torch.float64) / FIXED_POINT if like.is_floating_point() else total
+
+
+def total(group: ShardGroup, x: Tensor, index: Tensor | None = None, num_bins: int = 1) -> Tensor:
+    """Sum over all agents of all shards, optionally by bin; the same bits on any number of shards.
+
+    Args:
+        group: The shards.
+        x: (num_rows,) values of the rows of this shard.
+        index: (num_rows,) int64 bin of each row, or None.
+        num_bins: Number of bins.
+
+    Returns:
+        () or (num_bins,); int64 for bool and integers, float64 for floats. Differentiable in x: the gradient of a
+        row is the sum over shards of the gradients of its total, so a loss that every shard computes alike must
+        be counted on one of them.
+    """
+    if x.is_floating_point() and torch.is_grad_enabled():
+        result: Tensor = _Total.apply(group, x, index, num_bins)
+        return result
+    return from_fixed(group.all_reduce(to_fixed(x, index, num_bins)), x)

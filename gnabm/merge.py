@@ -1,0 +1,151 @@
+"""Merging what the rules of a phase return into the next state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gnabm.agents import Agents, Column, Stage
+from gnabm.errors import ConflictError, DataError, KindError, ShapeError
+from gnabm.rule import Merge, Rule
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """One field that one rule returned.
+
+    Args:
+        rule: Name of the rule.
+        merge: How it writes.
+        rows: (num_rows,) rows of the values, or None for all.
+        mask: (num_agents,) bool of the agents that can change, in a differentiable run; None otherwise.
+        value: New values or increments.
+    """
+
+    rule: str
+    merge: Merge
+    rows: Tensor | None
+    mask: Tensor | None
+    value: Column
+
+
+def collect(
+    rule: Rule, returned: Mapping[str, Column], agents: Agents, rows: Tensor | None, mask: Tensor | None
+) -> dict[str, Change]:
+    """Check what a rule returned against what it declares.
+
+    Raises:
+        DataError: An undeclared field was returned.
+        KindError: A value has another type than its field.
+        ShapeError: A value has not one entry per row.
+    """
+    if not isinstance(returned, Mapping):
+        raise KindError(f"rule {rule.name!r} must return a dict of fields, got {type(returned).__name__}")
+    result = {}
+    num_rows = agents.num_agents if rows is None else rows.shape[0]
+    for name, value in returned.items():
+        if name not in rule.writes:
+            raise DataError(
+                f"rule {rule.name!r} returned {name!r} but declares writes = {dict(rule.writes)}; add {name!r} there"
+            )
+        old = agents.columns[name]
+        if isinstance(old, Stage) != isinstance(value, Stage) or (
+            isinstance(old, Tensor) and isinstance(value, Tensor) and old.dtype != value.dtype
+        ):
+            expected = "a Stage (agents.stage.move(...))" if isinstance(old, Stage) else f"{old.dtype}"
+            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise KindError(f"rule {rule.name!r} returned {name!r} as {got}, expected {expected}")
+        if len(value) != num_rows:
+            raise ShapeError(f"rule {rule.name!r} returned {len(value)} values of {name!r} for {num_rows} rows")
+        result[name] = Change(rule.name, rule.writes[name], rows, mask, value)
+    return result
+
+
+def merge(name: str, old: Column, changes: Sequence[Change], keys: Tensor) -> Column:
+    """The next value of one field.
+
+    Args:
+        name: Name of the field.
+        old: Its value at the start of the phase.
+        changes: What the rules returned, in their order.
+        keys: (num_agents,) keys, to name an agent in an error.
+
+    Raises:
+        ConflictError: Two exclusive rules changed one agent.
+    """
+    if len(changes) > 1 and changes[0].merge == "exclusive":
+        _refuse_overlap(name, old, changes, keys)
+    if isinstance(old, Stage):
+        return _merge_stage(old, changes)
+    new = old
+    for change in changes:
+        value = change.value
+        assert isinstance(value, Tensor)
+        if change.merge == "adds":
+            if change.mask is not None:
+                value = torch.where(change.mask, value, torch.zeros_like(value))
+            new = new + value if change.rows is None else new.index_add(0, change.rows, value)
+        elif change.rows is not None:
+            at, picked = _changed(old, change)
+            new = new.index_copy(0, at, picked)
+        else:
+            touched = change.mask if len(changes) == 1 else _hard_difference(old, change)
+            new = value if touched is None else torch.where(touched, value, new)
+    return new
+
+
+def _merge_stage(old: Stage, changes: Sequence[Change]) -> Stage:
+    codes, flags = old.codes, old.flags
+    for change in changes:
+        value = change.value
+        assert isinstance(value, Stage)
+        if change.rows is not None:
+            at, picked = _changed(old.codes, change)
+            codes = codes.index_copy(0, at, picked)
+            continue
+        touched = _hard_difference(old.codes, change)
+        codes = torch.where(touched, value.codes, codes)
+        if flags is not None and old.flags is not None and value.flags is not None:
+            difference = value.flags - old.flags
+            if change.mask is not None:
+                difference = torch.where(change.mask.unsqueeze(1), difference, torch.zeros_like(difference))
+            flags = flags + difference
+    return Stage(old.family, codes, flags)
+
+
+def _codes(column: Column) -> Tensor:
+    return column.codes if isinstance(column, Stage) else column.detach()  # compared, never differentiated
+
+
+def _hard_difference(old: Tensor, change: Change) -> Tensor:
+    different = _codes(change.value) != old.detach()  # which agents moved is no differentiable question
+    return different if change.mask is None else different & change.mask
+
+
+def _changed(old: Tensor, change: Change) -> tuple[Tensor, Tensor]:
+    """Rows that a rule with `where` really changed, and their new values."""
+    assert change.rows is not None
+    new = _codes(change.value)
+    at = (new != old.index_select(0, change.rows)).nonzero().squeeze(1)
+    return change.rows.index_select(0, at), new.index_select(0, at)
+
+
+def _refuse_overlap(name: str, old: Column, changes: Sequence[Change], keys: Tensor) -> None:
+    before = _codes(old)
+    seen: list[tuple[str, Tensor]] = []
+    for change in changes:
+        if change.rows is not None:
+            rows, _ = _changed(before, change)
+        else:
+            rows = _hard_difference(before, change).nonzero().squeeze(1)
+        for other, theirs in seen:
+            both = rows[torch.isin(rows, theirs, assume_unique=True)]
+            if both.numel():
+                raise ConflictError(
+                    f"rules {other!r} and {change.rule!r} both change {name!r} of agent {int(keys[both[0]])} in one step "
+                    f"({both.numel()} such agents); make their conditions exclusive or put them in two phases"
+                )
+        seen.append((change.rule, rows))

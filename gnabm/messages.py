@@ -1,0 +1,345 @@
+"""Message kernels: sums over the sources of each target, in one stored order.
+
+Pull (`segment_sum`, `pull_edges`) walks the targets and is differentiable; push (`push_edges`, `push_places`) walks
+the active sources and is what a forward run uses when few agents send. Both add a target's contributions in
+ascending source order, starting from +0.0, so on CPU they return the same bits for any number of threads: adding a
+skipped zero would not change a float sum that is never -0.0.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from gnabm.errors import MissingDependencyError
+from gnabm.random import key_bits, mix, salts, unit_interval, use_torch_threads
+
+try:
+    from torch_scatter import segment_csr
+except ImportError as error:
+    raise MissingDependencyError(
+        "torch-scatter is missing or was built for another torch; run `make setup`, or "
+        f"`pip install --no-build-isolation torch-scatter` beside torch {torch.__version__} ({error})"
+    ) from error
+
+_NO_WEIGHT = torch.empty(0, dtype=torch.float32)
+
+
+def segment_sum(values: Tensor, indptr: Tensor) -> Tensor:
+    """Sum consecutive segments, left to right.
+
+    Args:
+        values: (num_values, ...) in segment order.
+        indptr: (num_segments + 1,) int64 first value of each segment.
+
+    Returns:
+        (num_segments, ...); differentiable in values.
+    """
+    result: Tensor = segment_csr(values, indptr, reduce="sum")
+    return result
+
+
+def pull_edges(x: Tensor, indptr: Tensor, source: Tensor, weight: Tensor | None) -> Tensor:
+    r"""Weighted sum over the in-edges of each target, :math:`h_i = \sum_{j \to i} x_j w_{ji}`.
+
+    Args:
+        x: (num_sources,) or (num_sources, F).
+        indptr: (num_targets + 1,) int64.
+        source: (num_edges,) int32 or int64, ascending within a target.
+        weight: (num_edges,) or None for 1.
+
+    Returns:
+        (num_targets,) or (num_targets, F); differentiable in x and weight. `index_select` has a backward whose bits
+        do not depend on threads; indexing with `x[source]` has not.
+    """
+    sent = x.index_select(0, source)
+    if weight is not None:
+        sent = sent * (weight if x.dim() == 1 else weight.unsqueeze(1))
+    return segment_sum(sent, indptr)
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _push_edges(active, x, indptr, target, weight, out, parts):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    num_targets = out.size
+    for part in numba.prange(parts):
+        # Each part owns a range of targets and walks every active source in order: no races, one order of sums.
+        low = num_targets * part // parts
+        high = num_targets * (part + 1) // parts
+        for k in range(active.size):
+            source = active[k]
+            value = x[k]
+            for edge in range(indptr[source], indptr[source + 1]):
+                t = target[edge]
+                if t >= high:
+                    break
+                if t >= low:
+                    if weight.size:
+                        out[t] += value * weight[edge]
+                    else:
+                        out[t] += value
+
+
+def push_edges(
+    active: Tensor, value: Tensor, indptr: Tensor, target: Tensor, weight: Tensor | None, num_targets: int
+) -> Tensor:
+    """The same sums as `pull_edges`, from the sources that send.
+
+    Args:
+        active: (num_active,) int64 sources with a value, ascending.
+        value: (num_active,) float32 or float64.
+        indptr: (num_sources + 1,) int64 first out-edge of each source.
+        target: (num_edges,) int32, ascending within a source.
+        weight: (num_edges,) in the dtype of value, or None for 1.
+        num_targets: Number of targets.
+
+    Returns:
+        (num_targets,); without gradient.
+    """
+    out = torch.zeros(num_targets, dtype=value.dtype)
+    w = _NO_WEIGHT.to(value.dtype) if weight is None else weight
+    parts = use_torch_threads()
+    _push_edges(
+        active.numpy(), value.numpy(), indptr.numpy(), target.numpy(), w.detach().numpy(), out.numpy(), parts
+    )
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _push_places(active, value, place, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for k in range(active.size):
+        p = place[active[k]]
+        if p >= 0:
+            out[p] += value[k]
+
+
+def push_places(active: Tensor, value: Tensor, place: Tensor, num_places: int) -> Tensor:
+    """Sum of the active sources of each place, in ascending source order.
+
+    Args:
+        active: (num_active,) int64 sources with a value, ascending.
+        value: (num_active,) float.
+        place: (num_sources,) int32 place of each source, -1 for none.
+        num_places: Number of places.
+
+    Returns:
+        (num_places,); without gradient.
+    """
+    out = torch.zeros(num_places, dtype=value.dtype)
+    _push_places(active.numpy(), value.numpy(), place.numpy(), out.numpy())
+    return out
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _read_places(sums, own, place, weight, rows, some, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for k in numba.prange(out.size):
+        i = rows[k] if some else k
+        p = place[i]
+        out[k] = (sums[p] - own[i]) * weight[p] if p >= 0 else own[i] * 0
+
+
+_NO_ROWS = torch.empty(0, dtype=torch.int64)
+
+
+def read_places(
+    sums: Tensor, own: Tensor, place: Tensor, weight: Tensor, rows: Tensor | None = None
+) -> Tensor:
+    r"""What each agent receives from its place, itself excluded: :math:`(\sum_{j \in p} x_j - x_i) w_p`.
+
+    Args:
+        sums: (num_places,) or (num_places, F).
+        own: (num_agents,) or (num_agents, F) what each agent sends itself.
+        place: (num_agents,) int32, -1 for none.
+        weight: (num_places,) contacts per day with each co-member.
+        rows: (num_rows,) int64 agents to read for, or None for all.
+
+    Returns:
+        (num_rows,) or (num_rows, F); 0 for agents without a place. Differentiable in sums and own.
+    """
+    if not torch.is_grad_enabled() and own.dim() == 1:
+        use_torch_threads()
+        out = torch.empty(own.shape[0] if rows is None else rows.shape[0], dtype=own.dtype)
+        at = _NO_ROWS if rows is None else rows
+        _read_places(
+            sums.numpy(), own.numpy(), place.numpy(), weight.numpy(), at.numpy(), rows is not None, out.numpy()
+        )
+        return out
+    if rows is not None:
+        own, place = own.index_select(0, rows), place.index_select(0, rows)
+    somewhere = place >= 0
+    at = place.clamp(min=0)  # -1 would be no index; those rows are set to 0 below
+    factor = weight.index_select(0, at)
+    if own.dim() > 1:
+        somewhere, factor = somewhere.unsqueeze(1), factor.unsqueeze(1)
+    return torch.where(somewhere, (sums.index_select(0, at) - own) * factor, torch.zeros_like(own))
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_contacts(state, second, keys, group, cdf, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for i in range(keys.size):
+        u = unit_interval(key_bits(state, second, keys[i]))
+        out[i] = np.searchsorted(cdf[group[i]], u, side="right")
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw_contacts(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    state,  # noqa: ANN001
+    second,  # noqa: ANN001
+    keys,  # noqa: ANN001
+    group,  # noqa: ANN001
+    area,  # noqa: ANN001
+    first,  # noqa: ANN001
+    group_cdf,  # noqa: ANN001
+    level_cdf,  # noqa: ANN001
+    range_first,  # noqa: ANN001
+    range_count,  # noqa: ANN001
+    out_group,  # noqa: ANN001
+    out_index,  # noqa: ANN001
+):
+    for i in range(keys.size):
+        own = key_bits(state, second, keys[i])
+        for k in range(first[i], first[i + 1]):
+            # One word per contact and decision: the agent's word, advanced by the contact's number.
+            word = mix(own + np.uint64(3 * (k - first[i]) + 1))
+            b = np.searchsorted(group_cdf[group[i]], unit_interval(word), side="right")
+            word = mix(own + np.uint64(3 * (k - first[i]) + 2))
+            level = np.searchsorted(level_cdf, unit_interval(word), side="right")
+            word = mix(own + np.uint64(3 * (k - first[i]) + 3))
+            count = range_count[level, area[i], b]
+            out_group[k] = b
+            out_index[k] = range_first[level, area[i], b] + min(np.int64(unit_interval(word) * count), count - 1)
+
+
+def draw_contacts(
+    state: int,
+    keys: Tensor,
+    group: Tensor,
+    area: Tensor,
+    number_cdf: Tensor,
+    group_cdf: Tensor,
+    level_cdf: Tensor,
+    range_first: Tensor,
+    range_count: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw each sender's contacts of one step: how many, of which group, at which level, which agent.
+
+    Args:
+        state: Salt of the layer at this step.
+        keys: (num_senders,) int64.
+        group: (num_senders,) uint8 activity group.
+        area: (num_senders,) int64.
+        number_cdf: (num_groups, max_contacts) cumulative distribution of the number of contacts.
+        group_cdf: (num_groups, num_groups) cumulative distribution of the contact's group.
+        level_cdf: (num_levels,) cumulative shares of the levels (own area, own region, country).
+        range_first: (num_levels, num_areas, num_groups) int64 position of a pool's first member within its group.
+        range_count: (num_levels, num_areas, num_groups) int64 members of a pool.
+
+    Returns:
+        first (num_senders + 1,) int64: first contact of each sender; group (num_contacts,) int64 and index
+        (num_contacts,) int64: the contact is the index-th agent of that group in the whole population.
+    """
+    number = torch.empty(keys.shape[0], dtype=torch.int64)
+    _count_contacts(*salts(state), keys.numpy(), group.numpy(), number_cdf.numpy(), number.numpy())
+    first = torch.zeros(keys.shape[0] + 1, dtype=torch.int64)
+    torch.cumsum(number, 0, out=first[1:])
+    out_group = torch.empty(int(first[-1]), dtype=torch.int64)
+    out_index = torch.empty_like(out_group)
+    # Another salt than the count's, so that the number of contacts tells nothing about who they are.
+    who = salts((state ^ 0x5851F42D4C957F2D) & ((1 << 64) - 1))
+    _draw_contacts(
+        *who, keys.numpy(), group.numpy(), area.numpy(), first.numpy(), group_cdf.numpy(), level_cdf.numpy(),
+        range_first.numpy(), range_count.numpy(), out_group.numpy(), out_index.numpy(),
+    )  # fmt: skip
+    return first, out_group, out_index
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _add_in_order(target, value, out, parts):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for part in numba.prange(parts):
+        low = out.size * part // parts
+        high = out.size * (part + 1) // parts
+        for k in range(target.size):
+            t = target[k]
+            if low <= t < high:
+                out[t] += value[k]
+
+
+def add_in_order(target: Tensor, value: Tensor, num_targets: int) -> Tensor:
+    """Add values to their targets in the order given.
+
+    Args:
+        target: (num_messages,) int64.
+        value: (num_messages,) or (num_messages, F).
+        num_targets: Number of targets.
+
+    Returns:
+        (num_targets,) or (num_targets, F); differentiable in value (`index_add` adds in the same order).
+    """
+    if torch.is_grad_enabled() or value.dim() > 1:
+        return torch.zeros(num_targets, *value.shape[1:], dtype=value.dtype).index_add(0, target, value)
+    out = torch.zeros(num_targets, dtype=value.dtype)
+    _add_in_order(target.numpy(), value.contiguous().numpy(), out.numpy(), use_torch_threads())
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _transpose(indptr, source, out_indptr, out_target, out_edge):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for edge in range(source.size):
+        out_indptr[source[edge] + 1] += 1
+    for row in range(out_indptr.size - 1):
+        out_indptr[row + 1] += out_indptr[row]
+    fill = out_indptr[:-1].copy()
+    for target in range(indptr.size - 1):
+        for edge in range(indptr[target], indptr[target + 1]):
+            at = fill[source[edge]]
+            fill[source[edge]] += 1
+            out_target[at] = target
+            if out_edge.size:
+                out_edge[at] = edge
+
+
+def transpose(
+    indptr: Tensor, source: Tensor, num_sources: int, weight: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Out-edges by source from in-edges by target.
+
+    Args:
+        indptr: (num_targets + 1,) int64.
+        source: (num_edges,) int32.
+        num_sources: Number of sources.
+        weight: (num_edges,) or None.
+
+    Returns:
+        indptr (num_sources + 1,), target (num_edges,) int32 ascending within a source, weight or None.
+    """
+    out_indptr = torch.zeros(num_sources + 1, dtype=torch.int64)
+    target = torch.empty(source.shape[0], dtype=torch.int32)
+    edge = torch.empty(0 if weight is None else source.shape[0], dtype=torch.int64)
+    _transpose(indptr.numpy(), source.numpy(), out_indptr.numpy(), target.numpy(), edge.numpy())
+    return out_indptr, target, None if weight is None else weight.index_select(0, edge)
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _count_pairs(codes, group, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    parts = out.shape[0]
+    for part in numba.prange(parts):
+        for i in range(codes.size * part // parts, codes.size * (part + 1) // parts):
+            out[part, codes[i], group[i]] += 1
+
+
+def count_pairs(codes: Tensor, group: Tensor, num_codes: int, num_groups: int) -> Tensor:
+    """Count rows by code and group.
+
+    Args:
+        codes: (n,) uint8.
+        group: (n,) int32.
+        num_codes: Number of codes.
+        num_groups: Number of groups.
+
+    Returns:
+        (num_codes, num_groups) int64.
+    """
+    out = torch.zeros(use_torch_threads(), num_codes, num_groups, dtype=torch.int64)
+    _count_pairs(codes.numpy(), group.numpy(), out.numpy())
+    return out.sum(0)

@@ -1,0 +1,150 @@
+"""The arithmetic of a mixing layer: tables, drawn contacts, and the mean field of the same matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from gnabm.contacts import Mixing
+from gnabm.exchange import ShardGroup, exchange, total
+from gnabm.messages import add_in_order, draw_contacts
+from gnabm.shard import MixingShard
+
+_TAIL = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class MixingTables:
+    """What a draw of contacts looks up.
+
+    Args:
+        number_cdf: (num_groups, max_contacts) of the number of contacts in one step.
+        group_cdf: (num_groups, num_groups) of the contact's group.
+        level_cdf: (3,) of the level: own area, own region, country.
+        range_first: (3, num_areas, num_groups) int64 position of a pool's first member within its group.
+        range_count: (3, num_areas, num_groups) int64 members of the pool; an empty pool stands for the next level.
+        region: (num_areas,) int64.
+    """
+
+    number_cdf: Tensor
+    group_cdf: Tensor
+    level_cdf: Tensor
+    range_first: Tensor
+    range_count: Tensor
+    region: Tensor
+
+    @staticmethod
+    def of(layer: Mixing, dt: float) -> MixingTables:
+        """Tables of a layer for steps of dt days."""
+        matrix = np.asarray(layer.matrix, dtype=np.float64)
+        mean = matrix.sum(1) * dt
+        k = layer.dispersion
+        number = stats.poisson(mean[:, None]) if np.isinf(k) else stats.nbinom(k, (k / (k + mean))[:, None])
+        cdf = number.cdf(np.arange(int(number.ppf(1 - _TAIL).max()) + 1)[None, :])
+        groups = np.cumsum(matrix, 1)
+        groups = np.divide(groups, groups[:, -1:], out=np.ones_like(groups), where=groups[:, -1:] > 0)
+        first, count, region = _ranges(layer)
+        level = np.cumsum(layer.shares)
+        level[level >= level[-1]] = 1.0
+        return MixingTables(
+            *(torch.from_numpy(np.ascontiguousarray(a)) for a in (cdf, groups, level, first, count, region))
+        )
+
+
+def _ranges(layer: Mixing) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    counts = np.asarray(layer.counts, dtype=np.int64)
+    _, region = np.unique(np.asarray(layer.area_region), return_inverse=True)
+    before = np.cumsum(counts, 0) - counts
+    start = np.searchsorted(region, np.arange(region[-1] + 1))
+    per_region = np.add.reduceat(counts, start, axis=0)
+    first = np.stack([before, before[start][region], np.zeros_like(counts)])
+    count = np.stack([counts, per_region[region], np.broadcast_to(counts.sum(0), counts.shape)])
+    for level in (1, 0):
+        empty = count[level] == 0
+        first[level][empty], count[level][empty] = first[level + 1][empty], count[level + 1][empty]
+    return first, count, region.astype(np.int64)
+
+
+def drawn_sum(
+    shard: MixingShard, tables: MixingTables, group: ShardGroup, keys: Tensor, x: Tensor, state: int, everyone: bool
+) -> Tensor:
+    """What each owned agent receives in drawn contacts.
+
+    Args:
+        shard: Owned part of the layer.
+        tables: Tables of the layer.
+        group: The shards.
+        keys: (num_owned,) int64.
+        x: (num_owned,) or (num_owned, F) what each agent sends.
+        state: Salt of the layer at this step.
+        everyone: Draw for all agents (pull form, and differentiable runs) instead of those that send.
+
+    Returns:
+        Like x; differentiable in x along the contacts drawn.
+    """
+    senders = torch.arange(x.shape[0]) if everyone else x.nonzero().squeeze(1)
+    first, who, index = draw_contacts(
+        state, keys.index_select(0, senders), shard.group.index_select(0, senders), shard.area.index_select(0, senders),
+        tables.number_cdf, tables.group_cdf, tables.level_cdf, tables.range_first, tables.range_count,
+    )  # fmt: skip
+    value = x.index_select(0, senders.repeat_interleave(first.diff()))
+    if group.size > 1:
+        owner = torch.zeros_like(who)
+        for rank in range(1, group.size):
+            owner += index >= shard.first[rank].index_select(0, who)
+        # Contacts travel in the order of senders; ranks own ascending rows, so joined by rank they stay in order.
+        order = [(owner == rank).nonzero().squeeze(1) for rank in range(group.size)]
+        who = torch.cat(group.all_to_all([who.index_select(0, o) for o in order]))
+        index = torch.cat(group.all_to_all([index.index_select(0, o) for o in order]))
+        value = torch.cat(exchange(group, [value.index_select(0, o) for o in order]))
+    at = shard.members_start.index_select(0, who) + index - shard.first[group.rank].index_select(0, who)
+    return add_in_order(shard.members.index_select(0, at), value, x.shape[0])
+
+
+def expected_sum(shard: MixingShard, tables: MixingTables, group: ShardGroup, x: Tensor) -> Tensor:
+    r"""Mean of `drawn_sum` over the draws: the mean field of the contact matrix.
+
+    .. math:: h_{q b} = \sum_{a, l, p} X_{p a} C_{a b} s_l [q \in P_l(p, b)] / |P_l(p, b)|
+
+    with X the sum of x in area p and group a, C the matrix, s the shares and P the pool of a level.
+
+    Returns:
+        (num_owned,) in the dtype of x; differentiable in x.
+    """
+    num_areas, num_groups = shard.layer.counts.shape
+    code = shard.area * num_groups + shard.group.to(torch.int64)
+    sent = total(group, x, code, num_areas * num_groups).reshape(num_areas, num_groups).to(torch.float64)
+    matrix = torch.from_numpy(np.asarray(shard.layer.matrix, dtype=np.float64))
+    made = torch.zeros_like(sent)
+    for a in range(num_groups):  # one order of sums; a matrix product's would vary with threads
+        made = made + sent[:, a : a + 1] * matrix[a]
+    per_member = made.unsqueeze(0) * torch.tensor(shard.layer.shares, dtype=torch.float64).view(3, 1, 1)
+    per_member = per_member / tables.range_count.clamp(min=1)
+    # A pool that stands for the next level is filled there, so each part goes to the level whose members it counts.
+    region_total = tables.range_count[1]
+    country_total = tables.range_count[2]
+    own = torch.from_numpy(np.asarray(shard.layer.counts)) > 0
+    in_region = _region_counts(shard.layer, tables) > 0
+    field = torch.where(own, per_member[0], 0.0)
+    up = torch.where(own, 0.0, made * shard.layer.shares[0] / region_total.clamp(min=1))
+    regional = torch.where(in_region, per_member[1] + up, 0.0)
+    num_regions = int(tables.region[-1]) + 1
+    by_region = torch.zeros(num_regions, num_groups, dtype=torch.float64).index_add(0, tables.region, regional)
+    share = torch.where(own, 0.0, torch.full_like(made, shard.layer.shares[0])) + shard.layer.shares[1]
+    national = torch.where(in_region, 0.0, made * share / country_total.clamp(min=1)) + per_member[2]
+    everywhere = torch.zeros(1, num_groups, dtype=torch.float64).index_add(
+        0, torch.zeros(num_areas, dtype=torch.int64), national
+    )
+    field = field + by_region.index_select(0, tables.region) + everywhere
+    return field.reshape(-1).index_select(0, code).to(x.dtype)
+
+
+def _region_counts(layer: Mixing, tables: MixingTables) -> Tensor:
+    counts = torch.from_numpy(np.asarray(layer.counts, dtype=np.int64))
+    num_regions = int(tables.region[-1]) + 1
+    by_region = torch.zeros(num_regions, counts.shape[1], dtype=torch.int64).index_add(0, tables.region, counts)
+    return by_region.index_select(0, tables.region)

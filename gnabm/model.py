@@ -1,0 +1,183 @@
+"""Model: rules in phases, the state they move, how it starts, what is observed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gnabm.agents import Agents, Column, Field, Stage, Stages
+from gnabm.errors import ConflictError, DataError, KindError
+from gnabm.rule import Rule
+
+GROUPS = ("region", "age_group")
+"""Labels by which observables are grouped unless they say otherwise; those that a population lacks are left out."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A state field that is no stage.
+
+    Args:
+        initial: Value before the initial rules run.
+        dtype: Type of the column.
+        meaning: One line for people.
+        unit: Unit of its values.
+    """
+
+    initial: float
+    dtype: torch.dtype = torch.float32
+    meaning: str = ""
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Observable:
+    """What a run reports each step: a per-agent value, summed within groups.
+
+    Args:
+        name: Name in the trajectory.
+        value: `(before, after) -> (num_agents,)` bool, integer or float; or a `Stage`, whose stages are counted. Before
+            and after are the agents at the start and at the end of the step.
+        by: Labels of the groups.
+        unit: Unit.
+        meaning: One line for people.
+    """
+
+    name: str
+    value: Callable[[Agents, Agents], Tensor | Stage]
+    by: tuple[str, ...] = GROUPS
+    unit: str = "agents"
+    meaning: str = ""
+
+
+def _stage_of(before: Agents, after: Agents) -> Stage:
+    del before
+    stage: Stage = after.stage  # type: ignore[assignment]
+    return stage
+
+
+count_by_stage = Observable(
+    "stage_count", _stage_of, meaning="agents in each stage at the end of the step"
+)
+"""Agents by stage at the end of each step."""
+
+
+class Entries:
+    """Value of an observable: agents that left a stage in the step.
+
+    Args:
+        source: The stage.
+    """
+
+    def __init__(self, source: object) -> None:
+        self.source = source
+
+    def __call__(self, before: Agents, after: Agents) -> Tensor:
+        """(num_agents,) flags."""
+        was, now = before.stage.is_(self.source), after.stage.is_(self.source)  # type: ignore[union-attr,arg-type]
+        return was * (1 - now) if was.is_floating_point() else was & ~now
+
+
+class Model(nn.Module):
+    """Rules in phases over a declared state.
+
+    Args:
+        rules: Rules of one phase, or a list of phases. Rules of a phase read the same state; phases run in order.
+        state: `stage` as Stages (everyone starts in the first) and other fields as State.
+        initial: Rules that make the initial state, run once before step 0.
+        observe: Observables.
+        name: Name for people.
+
+    Raises:
+        ConflictError: Two rules of a phase write one field without saying how, or share a name.
+        DataError: A rule writes a field that is not declared.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[Rule] | Sequence[Sequence[Rule]],
+        *,
+        state: Mapping[str, Stages | State],
+        initial: Rule | Sequence[Rule] = (),
+        observe: Sequence[Observable] = (count_by_stage,),
+        name: str = "model",
+    ) -> None:
+        super().__init__()
+        phases = [list(p) if isinstance(p, (list, tuple)) else [p] for p in rules]
+        if all(isinstance(p, Rule) for p in rules):
+            phases = [list(rules)]  # type: ignore[arg-type]
+        start = [initial] if isinstance(initial, Rule) else list(initial)
+        for rule in [*start, *(r for phase in phases for r in phase)]:
+            if not isinstance(rule, Rule):
+                raise KindError(f"a model is made of Rule objects, got {type(rule).__name__}")
+        self.phases = nn.ModuleList([nn.ModuleList(phase) for phase in phases])
+        self.initial = nn.ModuleList(start)
+        self.state, self.observe, self.name = dict(state), tuple(observe), name
+        self._check([start, *phases])
+
+    def _check(self, phases: Sequence[Sequence[Rule]]) -> None:
+        names = [rule.name for phase in phases for rule in phase]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ConflictError(f"two rules are named {twice[0]!r}, so they would share draws; give one another name=")
+        labels = [o.name for o in self.observe]
+        if len(set(labels)) < len(labels):
+            raise ConflictError(f"observables need different names, got {labels}")
+        for phase in phases:
+            writers: dict[str, list[tuple[str, str]]] = {}
+            for rule in phase:
+                for name, how in rule.writes.items():
+                    if name not in self.state:
+                        raise DataError(
+                            f"rule {rule.name!r} writes {name!r}, which the model does not declare; add it to state="
+                        )
+                    writers.setdefault(name, []).append((rule.name, how))
+            for name, rules in writers.items():
+                kinds = {how for _, how in rules}
+                if len(rules) > 1 and (len(kinds) > 1 or kinds == {"sole"}):
+                    raise ConflictError(
+                        f"rules {', '.join(r for r, _ in rules)} all write {name!r}; declare writes = {{{name!r}: 'adds'}} "
+                        "or 'exclusive' in each, or put them in different phases"
+                    )
+
+    def rules(self) -> list[Rule]:
+        """All rules of all phases, in order."""
+        return [rule for phase in self.phases for rule in phase]  # type: ignore[union-attr,misc]
+
+    def fields(self) -> dict[str, Field]:
+        """What the state columns mean."""
+        result = {}
+        for name, kind in self.state.items():
+            if isinstance(kind, Stages):
+                result[name] = Field(name, "stage of the agent", categories=kind.names)
+            else:
+                result[name] = Field(name, kind.meaning, kind.unit)
+        return result
+
+    def columns(self, num_agents: int) -> dict[str, Column]:
+        """The state before the initial rules.
+
+        Args:
+            num_agents: Number of rows.
+        """
+        result: dict[str, Column] = {}
+        for name, kind in self.state.items():
+            if isinstance(kind, Stages):
+                result[name] = Stage(kind, torch.zeros(num_agents, dtype=torch.uint8))
+            else:
+                result[name] = torch.full((num_agents,), kind.initial, dtype=kind.dtype)
+        return result
+
+    def __repr__(self) -> str:
+        """Phases, rules with what they write, observables."""
+        lines = [f"{self.name}: state {', '.join(f'{n} {k}' if isinstance(k, Stages) else n for n, k in self.state.items())}"]
+        groups = [("initial", self.initial), *((f"phase {i}", p) for i, p in enumerate(self.phases))]
+        for label, phase in groups:
+            for rule in phase:  # type: ignore[union-attr]
+                how = ", ".join(f"{name} ({merge})" for name, merge in rule.writes.items())
+                lines.append(f"  {label}: {rule.name} writes {how}")
+        lines.append(f"  observes {', '.join(o.name for o in self.observe)}")
+        return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Shipped models: one file each, the same sections in the same order."""

@@ -1,0 +1,209 @@
+"""What a rule sees of the contact graph: sums over neighbours, whatever the shard and the form of the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gnabm.errors import ShapeError, UnknownFieldError, nearest
+from gnabm.messages import pull_edges, push_edges, push_places, read_places, segment_sum
+from gnabm.mixing import MixingTables, drawn_sum, expected_sum
+from gnabm.random import salt
+from gnabm.shard import EdgeShard, MixingShard, PlaceShard, Shard
+
+Form = Literal["auto", "push", "pull"]
+_PUSH_BELOW = 0.4
+"""Share of active sources under which push is the faster form."""
+
+
+class Sent:
+    """One field sent by everyone, exchanged once for all layers and rules of a phase.
+
+    Args:
+        shard: The shard.
+        x: (num_owned,) or (num_owned, F) float.
+        form: Which kernels to use.
+    """
+
+    def __init__(self, shard: Shard, x: Tensor, form: Form) -> None:
+        self.shard, self.x = shard, x
+        self.dense_only = torch.is_grad_enabled() or x.dim() > 1 or form == "pull"
+        self.form = form
+        self.place_sums: dict[str, Tensor] = {}
+
+    @cached_property
+    def dense(self) -> Tensor:
+        """(num_sources, ...) values of all sources."""
+        if self.dense_only or self.shard.group.size == 1:
+            return self.shard.halo.dense(self.shard.group, self.x)
+        rows, value = self.active
+        return torch.zeros(self.num_sources, dtype=self.x.dtype).index_copy_(0, rows, value)
+
+    @cached_property
+    def active(self) -> tuple[Tensor, Tensor]:
+        """Sources that send something, ascending, and their values."""
+        return self.shard.halo.active(self.shard.group, self.x)
+
+    @property
+    def num_sources(self) -> int:
+        """Number of sources of the shard."""
+        return sum(self.shard.halo.receive) + self.shard.num_owned
+
+    @cached_property
+    def push(self) -> bool:
+        """Whether to walk the active sources instead of all targets."""
+        if self.dense_only:
+            return False
+        # The exchange of active values happens on every rank in "auto"; only the local kernel is chosen here.
+        return self.active[0].shape[0] < _PUSH_BELOW * self.num_sources or self.form == "push"
+
+
+@dataclass(eq=False)
+class Neighbours:
+    """The contact graph as the rules of one step see it.
+
+    Args:
+        shard: The shard.
+        seed: Seed of the run.
+        step: Index of the step.
+        dt: Length of the step in days.
+        form: Which kernels to use; the bits are the same.
+        tables: Lookup tables of the mixing layers.
+        rows: (num_rows,) owned rows that the current rule can change, or None for all.
+    """
+
+    shard: Shard
+    seed: int
+    step: int
+    dt: float
+    form: Form
+    tables: Mapping[str, MixingTables]
+    rows: Tensor | None = None
+    sent: dict[int, tuple[Tensor, Sent]] = field(default_factory=dict)
+
+    def only(self, rows: Tensor | None) -> Neighbours:
+        """The same graph for a rule that can change only some rows; exchanges are shared."""
+        return Neighbours(self.shard, self.seed, self.step, self.dt, self.form, self.tables, rows, self.sent)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the layers."""
+        return iter(self.shard.layers)
+
+    def __getitem__(self, name: str) -> NeighbourLayer:
+        """Return a layer by name."""
+        if name not in self.shard.layers:
+            raise UnknownFieldError(f"there is no layer {name!r}; {nearest(name, self.shard.layers)}")
+        return NeighbourLayer(self, name)
+
+    def sum_neighbours(self, x: Tensor, weights: Mapping[str, float | Tensor] | None = None) -> Tensor:
+        r"""Sum over all layers, :math:`h_i = \sum_l v_l \sum_{j \to i} w^l_{ji} x_j`.
+
+        Args:
+            x: (num_agents,) what everyone sends, such as flags of the infectious.
+            weights: Factor v of each layer by name, 1 where absent.
+
+        Returns:
+            (num_rows,) contacts per day, weighted; differentiable in x, the edge weights and v.
+        """
+        weights = weights or {}
+        unknown = sorted(set(weights) - set(self.shard.layers))
+        if unknown:
+            raise UnknownFieldError(f"there is no layer {unknown[0]!r}; {nearest(unknown[0], self.shard.layers)}")
+        result: Tensor | None = None
+        for name in self:
+            part = self[name].sum_neighbours(x)
+            if name in weights:
+                part = part * weights[name]
+            result = part if result is None else result + part
+        if result is None:
+            raise UnknownFieldError("the contact graph has no layer; add one, e.g. with Contacts.from_edges")
+        return result
+
+    def send(self, x: Tensor) -> Sent:
+        """Exchange a field once per phase.
+
+        Args:
+            x: (num_owned,) or (num_owned, F).
+        """
+        if x.shape[:1] != (self.shard.num_owned,):
+            raise ShapeError(
+                f"messages are sent by everyone: expected ({self.shard.num_owned},) values, got {tuple(x.shape)}; in a "
+                "rule with `where` send agents.everyone.FIELD"
+            )
+        if id(x) not in self.sent:
+            value = x if x.is_floating_point() else x.to(torch.float32)
+            # The tensor is kept beside what was sent, so that its id stays its own for the phase.
+            self.sent[id(x)] = (x, Sent(self.shard, value.contiguous(), self.form))
+        return self.sent[id(x)][1]
+
+
+@dataclass(frozen=True, eq=False)
+class NeighbourLayer:
+    """One layer as a rule sees it.
+
+    Args:
+        graph: The graph.
+        name: Name of the layer.
+    """
+
+    graph: Neighbours
+    name: str
+
+    def sum_neighbours(self, x: Tensor) -> Tensor:
+        r"""Weighted sum over the contacts of each agent, :math:`h_i = \sum_{j \to i} w_{ji} x_j`.
+
+        Args:
+            x: (num_agents,) or (num_agents, F) what everyone sends; bool counts as 0 and 1.
+
+        Returns:
+            (num_rows,) or (num_rows, F), per day; differentiable in x and the edge weights. The bits do not depend on
+            shards, threads or the form of the kernels.
+
+        Raises:
+            ShapeError: x has not one row per agent.
+        """
+        sent = self.graph.send(x)
+        layer = self.graph.shard.layers[self.name]
+        rows = self.graph.rows
+        match layer:
+            case EdgeShard():
+                return _take(_edges(layer, sent), rows)
+            case PlaceShard():
+                if self.name not in sent.place_sums:
+                    sent.place_sums[self.name] = _place_sums(layer, sent)
+                return read_places(sent.place_sums[self.name], sent.x, layer.place, layer.weight, rows)
+            case MixingShard():
+                return _take(self._mix(layer, sent), rows)
+
+    def _mix(self, layer: MixingShard, sent: Sent) -> Tensor:
+        graph = self.graph
+        tables = graph.tables[self.name]
+        if layer.layer.expected:
+            return expected_sum(layer, tables, graph.shard.group, sent.x)
+        state = salt(graph.seed, graph.step, f"contacts/{layer.keyed_name}")
+        keys = graph.shard.columns["key"]
+        everyone = sent.dense_only
+        drawn = drawn_sum(layer, tables, graph.shard.group, keys, sent.x, state, everyone)
+        return drawn if graph.dt == 1.0 else drawn / graph.dt
+
+
+def _take(values: Tensor, rows: Tensor | None) -> Tensor:
+    return values if rows is None else values.index_select(0, rows)
+
+
+def _edges(layer: EdgeShard, sent: Sent) -> Tensor:
+    if sent.push:
+        indptr, target, weight = layer.out
+        return push_edges(*sent.active, indptr, target, weight, layer.indptr.shape[0] - 1)
+    return pull_edges(sent.dense, layer.indptr, layer.source, layer.weight)
+
+
+def _place_sums(layer: PlaceShard, sent: Sent) -> Tensor:
+    if sent.push:
+        return push_places(*sent.active, layer.of_source, layer.num_places)
+    return segment_sum(sent.dense.index_select(0, layer.member), layer.indptr)

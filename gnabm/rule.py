@@ -1,0 +1,194 @@
+"""Rules: how agents change in a step.
+
+A rule is a torch module `(agents, contacts, step) -> changes`. It reads the state at the start of its phase and
+returns new values (or increments) of the fields that it declares in `writes`; `simulate` merges them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gnabm.agents import Agents, Column
+from gnabm.errors import ConfigError, ConflictError, ShapeError
+from gnabm.exchange import ShardGroup, total
+from gnabm.neighbours import Neighbours
+from gnabm.random import salt, uniform
+from gnabm.sampling import Estimator, zero_where
+
+Merge = Literal["sole", "exclusive", "adds"]
+"""How a rule writes a field: alone, for agents that no other rule changes in that step, or as an increment."""
+
+
+class Rule(nn.Module):
+    """What a modeller subclasses.
+
+    `writes` names the fields that `forward` may return and how they merge with other rules' writes. The default
+    fits rules that move agents between stages. `name` (the class name unless set) keys the rule's draws.
+    """
+
+    writes: ClassVar[Mapping[str, Merge]] = {"stage": "exclusive"}
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__()
+        self.name = name or type(self).__name__
+
+    def where(self, agents: Agents) -> Tensor | None:
+        """Who can change: (num_agents,) flags, or None for everyone.
+
+        A forward run calls `forward` with only those rows (`agents.everyone` still has all, and messages are sent
+        from there); a differentiable run calls it with all rows and masks what it returns.
+        """
+        return None
+
+    def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
+        """Return the changed fields, one value per row of `agents`.
+
+        Args:
+            agents: State at the start of the phase.
+            contacts: The contact graph.
+            step: Time, keyed draws, totals.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.forward must return the fields that it changes")
+
+
+@dataclass(eq=False)
+class Step:
+    """One step as one rule sees it: its time, its draws, yesterday's observables.
+
+    Args:
+        index: 0, 1, ...; -1 while the initial state is made.
+        dt: Length in days.
+        seed: Seed of the run.
+        observed: Observables at the end of the previous step, by name.
+        start: Date and time of step 0, or None.
+        rule: Name of the rule, the first half of its streams.
+        keys: Gives the (num_rows,) int64 keys of the rule's rows.
+        estimator: Gradient of the draws.
+        group: The shards.
+    """
+
+    index: int
+    dt: float
+    seed: int
+    observed: Mapping[str, Tensor]
+    start: datetime | None
+    rule: str
+    keys: Callable[[], Tensor]
+    estimator: Estimator
+    group: ShardGroup
+    used: set[str] = field(default_factory=set)
+
+    @property
+    def date(self) -> datetime:
+        """Date and time at the start of the step."""
+        if self.start is None:
+            raise ConfigError("this run has no calendar; give simulate(..., start=...) or run.start in the config")
+        return self.start + timedelta(days=self.dt * self.index)
+
+    @property
+    def weekday(self) -> int:
+        """Day of the week, 0 = Monday."""
+        return self.date.weekday()
+
+    def _stream(self, name: str) -> int:
+        if name in self.used:
+            raise ConflictError(
+                f"rule {self.rule!r} draws twice from its stream {name!r} in one step; give one of them another name="
+            )
+        self.used.add(name)
+        return salt(self.seed, self.index, f"{self.rule}/{name}")
+
+    def bernoulli(self, p: Tensor, where: Tensor | None = None, name: str = "bernoulli") -> Tensor:
+        """Draw for each row whether an event of probability p happens, keyed by agent.
+
+        Args:
+            p: (num_rows,) or () probability of the event in this step.
+            where: (num_rows,) flags of the agents that can have the event, or None for all.
+            name: Stream of the draw within the rule.
+
+        Returns:
+            (num_rows,) bool in a forward run, float flags with the estimator's gradient in a differentiable one.
+
+        Raises:
+            ConflictError: The rule used this name before in this step.
+            DataError: A probability is NaN or outside [0, 1].
+        """
+        keys = self.keys()
+        if p.dim() == 0:
+            p = p.expand(keys.shape[0])
+        if p.shape != keys.shape:
+            raise ShapeError(f"{self.rule}: expected ({keys.shape[0]},) probabilities, got {tuple(p.shape)}")
+        if where is not None:
+            p = zero_where(where, p)
+        return self.estimator(self._stream(name), keys, p)
+
+    def uniform(self, name: str = "uniform") -> Tensor:
+        """Draw a uniform number in (0, 1) for each row, keyed by agent.
+
+        Args:
+            name: Stream of the draw within the rule.
+
+        Returns:
+            (num_rows,) float64, without gradient.
+        """
+        return uniform(self._stream(name), self.keys())
+
+    def total(self, x: Tensor) -> Tensor:
+        """Sum over all agents of all shards, the same bits on any number of shards.
+
+        Args:
+            x: (num_agents,) values of everyone.
+
+        Returns:
+            () int64 for bool and integers, float64 for floats; differentiable in x.
+        """
+        return total(self.group, x)
+
+
+class SeedAtRandom(Rule):
+    """Initial state: move each agent from one stage to another with a given probability.
+
+    Args:
+        source: Stage to leave, such as S.
+        target: Stage to enter, such as I.
+        share: Probability, within [0, 1].
+    """
+
+    def __init__(self, source: object, target: object, share: float) -> None:
+        super().__init__()
+        if not 0 <= share <= 1:
+            raise ConfigError(f"initial share must lie in [0, 1], got {share}; it is a share of agents, not a count")
+        self.source, self.target = source, target
+        self.share = nn.Parameter(torch.tensor(float(share)))
+
+    def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
+        """Move them."""
+        return {"stage": agents.stage.move(self.source, self.target, step.bernoulli(self.share))}  # type: ignore[union-attr,arg-type]
+
+
+class SeedAgents(Rule):
+    """Initial state: move the agents with the given keys from one stage to another.
+
+    Args:
+        source: Stage to leave.
+        target: Stage to enter.
+        keys: Keys of the agents.
+    """
+
+    def __init__(self, source: object, target: object, keys: list[int]) -> None:
+        super().__init__()
+        self.source, self.target = source, target
+        self.seeds = torch.tensor(sorted({int(k) for k in keys}), dtype=torch.int64)
+
+    def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
+        """Move them."""
+        chosen = torch.isin(agents.key, self.seeds)  # type: ignore[arg-type]
+        if int(step.total(chosen)) != self.seeds.shape[0]:
+            raise ConfigError(f"initial keys {self.seeds.tolist()[:5]}... are not all agents of this population")
+        return {"stage": agents.stage.move(self.source, self.target, chosen)}  # type: ignore[union-attr,arg-type]

@@ -1,0 +1,283 @@
+"""Trajectory: what a run leaves behind, in memory or as one Zarr group that xarray opens."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from torch import Tensor
+
+from gnabm.agents import Agents, Stages
+from gnabm.errors import OutputExistsError, StoreError
+from gnabm.model import Model
+from gnabm.observe import Grouping
+from gnabm.shard import Shard
+
+SCHEMA = 1
+TIME_CHUNK = 32
+"""Steps per chunk of a field over agents; these fields are written when so many steps are done."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Names, dims and labels of a trajectory.
+
+    Args:
+        dims: Dims of each observable after time.
+        labels: Names along each dim.
+        record: Recorded state fields with their dtype.
+        attributes: Unit and meaning of each variable.
+        num_agents: Number of agents.
+        block: Rows per chunk of a field over agents.
+        dt: Days per step.
+        start: Date of step 0, or None.
+    """
+
+    dims: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, tuple[str, ...]]
+    record: Mapping[str, str]
+    attributes: Mapping[str, Mapping[str, Any]]
+    num_agents: int
+    block: int
+    dt: float
+    start: date | None
+
+    @staticmethod
+    def of(
+        model: Model, shard: Shard, *, steps: int, dt: float, start: date | None, record: Sequence[str], block: int = 0
+    ) -> Schema:
+        """Schema of a model's run on the population of a shard."""
+        del steps
+        dims: dict[str, tuple[str, ...]] = {}
+        labels: dict[str, tuple[str, ...]] = {}
+        attributes: dict[str, Mapping[str, Any]] = {}
+        stages = next((k for k in model.state.values() if isinstance(k, Stages)), None)
+        for observable in model.observe:
+            grouping = Grouping.of(shard, observable.by)
+            by_stage = observable.name == "stage_count"
+            dims[observable.name] = (("stage",) if by_stage else ()) + grouping.dims
+            attributes[observable.name] = {"units": observable.unit, "long_name": observable.meaning}
+            labels |= {d: shard.fields[d].categories or () for d in grouping.dims}
+            if by_stage and stages is not None:
+                labels["stage"] = stages.names
+        dtypes = {}
+        for name in record:
+            kind = model.state[name]
+            dtypes[name] = "uint8" if isinstance(kind, Stages) else str(kind.dtype).removeprefix("torch.")
+            attributes[name] = {"long_name": model.fields()[name].meaning, "units": model.fields()[name].unit}
+            if isinstance(kind, Stages):
+                attributes[name] = {**attributes[name], "flag_values": list(range(len(kind))), "flag_meanings": " ".join(kind.names)}
+        total = shard.bounds[-1]
+        return Schema(dims, labels, dtypes, attributes, total, block or total, dt, start)
+
+    def label_name(self, dim: str) -> str:
+        """Name of the variable that holds the labels of a dim.
+
+        The dim's own, except for `stage` when the field over agents of that name is recorded.
+        """
+        return f"{dim}_name" if dim in self.record else dim
+
+    def shape(self, name: str, steps: int = 0) -> tuple[int, ...]:
+        """Shape of an observable."""
+        return (steps, *(len(self.labels[d]) for d in self.dims[name]))
+
+    def time(self, steps: int) -> tuple[np.ndarray, dict[str, str]]:
+        """Time coordinate: days since the start (CF), or the step's index without a calendar."""
+        index = np.arange(steps)
+        days = index * self.dt
+        values = days.astype(np.int64) if float(self.dt).is_integer() else days
+        if self.start is None:
+            return index.astype(np.int64), {"long_name": "step"}
+        return values, {"units": f"days since {self.start.isoformat()}", "calendar": "proleptic_gregorian"}
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Observables of each step, recorded fields, and the agents at the end.
+
+    Args:
+        schema: Names, dims and labels.
+        observed: (time, ...) by name; in a differentiable run these carry the gradient.
+        fields: (time, agent) recorded state fields by name, at the end of each step.
+        agents: The agents at the end.
+    """
+
+    schema: Schema
+    observed: Mapping[str, Tensor]
+    fields: Mapping[str, np.ndarray]
+    agents: Agents
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_xarray(self) -> xr.Dataset:
+        """The trajectory as a dataset with only the dims that exist.
+
+        Returns:
+            `stage_count` (time, stage, region, age_group) and `incidence` (time, region, age_group) as far as the
+            population has regions and ages: agents at the end of each step, new infections within it.
+        """
+        steps = next((v.shape[0] for v in self.observed.values()), 0)
+        time, attributes = self.schema.time(steps)
+        data: dict[str, Any] = {
+            name: (("time", *self.schema.dims[name]), value.detach().numpy(), self.schema.attributes[name])
+            for name, value in self.observed.items()  # a dataset is data: the gradient stays in `observed`
+        }
+        keys: Tensor = self.agents.key  # type: ignore[assignment]
+        for name, values in self.fields.items():
+            data[name] = (("time", "agent"), values, self.schema.attributes[name])
+        coords: dict[str, Any] = {"time": ("time", time, attributes)}
+        coords |= {self.schema.label_name(d): (d, list(names)) for d, names in self.schema.labels.items()}
+        if self.fields:
+            coords["agent"] = keys.numpy()
+        return xr.decode_cf(xr.Dataset(data, coords=coords, attrs=dict(self.attributes)))
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the trajectory as a Zarr group.
+
+        Args:
+            path: Folder to make.
+            overwrite: Replace what is there.
+
+        Raises:
+            OutputExistsError: The folder exists.
+        """
+        keys: Tensor = self.agents.key  # type: ignore[assignment]
+        store = TrajectoryStore.create(Path(path), self.schema, keys=keys.numpy(), attributes=self.attributes, overwrite=overwrite)
+        steps = next((v.shape[0] for v in self.observed.values()), 0)
+        store.grow(steps)
+        for name, values in self.fields.items():
+            store.write_field(name, 0, 0, values)
+        store.append({n: v.detach() for n, v in self.observed.items()})  # what is stored is data
+        store.finish("complete")
+        return Path(path)
+
+
+class TrajectoryStore:
+    """A trajectory on disk. One process creates, grows and finishes it; owners write their blocks of fields.
+
+    The time axis grows only over steps that are done, and `status` is `complete` only at the end: a killed run leaves
+    a shorter store that says so.
+
+    Args:
+        path: Folder of the Zarr group.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.root = zarr.open_group(str(path), mode="r+")
+        self.steps = int(self.root["time"].shape[0])
+
+    @staticmethod
+    def create(
+        path: Path, schema: Schema, *, keys: np.ndarray | None, attributes: Mapping[str, Any], overwrite: bool = False
+    ) -> TrajectoryStore:
+        """Make an empty store.
+
+        Args:
+            path: Folder to make.
+            schema: What it will hold.
+            keys: (num_agents,) keys of the agents, or None when they are 0, 1, ...
+            attributes: Resolved config, seed, versions.
+            overwrite: Replace an existing folder.
+        """
+        if path.exists():
+            if not overwrite:
+                raise OutputExistsError(f"{path} exists; choose another folder with --out or replace it with --overwrite")
+            shutil.rmtree(path)
+        root = zarr.create_group(str(path), zarr_format=3)
+        root.attrs.update({"gnabm_schema": SCHEMA, "gnabm_kind": "trajectory", "status": "running", **attributes})
+        time, time_attributes = schema.time(0)
+        _array(root, "time", (0,), (4096,), str(time.dtype), ("time",), time_attributes)
+        for dim, labels in schema.labels.items():
+            name = schema.label_name(dim)
+            array = _array(root, name, (len(labels),), (max(len(labels), 1),), "str", (dim,), {})
+            array[:] = np.array(labels, dtype=object)
+        for name in schema.dims:
+            shape = schema.shape(name)
+            kind = "float64" if schema.attributes[name].get("units") != "agents" else "int64"
+            _array(root, name, shape, (256, *shape[1:]), kind, ("time", *schema.dims[name]), schema.attributes[name])
+        if schema.record:
+            array = _array(root, "agent", (schema.num_agents,), (min(schema.num_agents, 1 << 20),), "int64", ("agent",), {"long_name": "key of the agent"})
+            array[:] = np.arange(schema.num_agents) if keys is None else keys
+        for name, dtype in schema.record.items():
+            _array(root, name, (0, schema.num_agents), (TIME_CHUNK, schema.block), dtype, ("time", "agent"), schema.attributes[name])
+        return TrajectoryStore(path)
+
+    def grow(self, steps: int) -> None:
+        """Make room in the fields over agents for steps that their owners will write now."""
+        for _, array in self.root.arrays():
+            if array.metadata.dimension_names == ("time", "agent"):
+                array.resize((steps, array.shape[1]))
+
+    def write_field(self, name: str, step: int, row: int, values: np.ndarray) -> None:
+        """Write whole blocks of a field.
+
+        Args:
+            name: The field.
+            step: First step, a multiple of TIME_CHUNK.
+            row: First row, a multiple of the block.
+            values: (num_steps, num_rows).
+        """
+        zarr.open_array(str(self.path / name), mode="r+")[step : step + values.shape[0], row : row + values.shape[1]] = values
+
+    def append(self, observed: Mapping[str, Tensor]) -> None:
+        """Append steps to the observables, then to the time axis.
+
+        Args:
+            observed: (num_steps, ...) by name.
+        """
+        added = next((v.shape[0] for v in observed.values()), 0)
+        end = self.steps + added
+        for name, value in observed.items():
+            array = self.root[name]
+            array.resize((end, *array.shape[1:]))
+            array[self.steps : end] = value.numpy()
+        time = self.root["time"]
+        time.resize((end,))
+        dt = float(self.root.attrs.get("dt_days", 1.0)) if "units" in time.attrs else 1.0
+        time[self.steps : end] = np.arange(self.steps, end) * dt
+        self.steps = end
+
+    def finish(self, status: str) -> None:
+        """Mark the store as complete, interrupted or failed, at the steps that are done."""
+        self.grow(self.steps)
+        self.root.attrs["status"] = status
+
+
+def _array(
+    root: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str,
+    dims: tuple[str, ...], attributes: Mapping[str, Any],
+) -> zarr.Array:  # fmt: skip
+    return root.create_array(
+        name, shape=shape, chunks=chunks, dtype=dtype, dimension_names=dims, attributes=dict(attributes)
+    )
+
+
+def open_trajectory(path: str | Path) -> xr.Dataset:
+    """Open a stored trajectory.
+
+    Args:
+        path: A run folder or its `trajectory.zarr`.
+
+    Raises:
+        StoreError: There is no trajectory of this schema.
+    """
+    folder = Path(path)
+    folder = folder / "trajectory.zarr" if (folder / "trajectory.zarr").is_dir() else folder
+    if not (folder / "zarr.json").is_file():
+        raise StoreError(f"{path} holds no trajectory; give a run folder, or make one with `gnabm run CONFIG`")
+    dataset = xr.open_zarr(str(folder), consolidated=False)
+    if dataset.attrs.get("gnabm_kind") != "trajectory" or dataset.attrs.get("gnabm_schema") != SCHEMA:
+        raise StoreError(
+            f"{path} is a {dataset.attrs.get('gnabm_kind', 'foreign')} store of schema "
+            f"{dataset.attrs.get('gnabm_schema')}, expected a trajectory of schema {SCHEMA}; run it again with this version"
+        )
+    return dataset
+
+

@@ -1,0 +1,21 @@
+"""graphs: who meets whom. Populations from published tables or from your own, and the store that holds them."""
+
+from graphs.build import build, ensure
+from graphs.fidelity import contact_matrices, summarise
+from graphs.pyg import from_pyg
+from graphs.sources import countries
+from graphs.store import open_graph
+from graphs.tables_in import from_tables, read_agents, read_edges
+
+__all__ = [
+    "build",
+    "contact_matrices",
+    "countries",
+    "ensure",
+    "from_pyg",
+    "from_tables",
+    "open_graph",
+    "read_agents",
+    "read_edges",
+    "summarise",
+]

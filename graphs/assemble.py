@@ -1,0 +1,150 @@
+"""From the parts of the regions to the arrays of the country."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphs.areas import area_positions
+from graphs.country import Plan
+from graphs.mixing import NUM_GROUPS, activity_group, reciprocal, setting_mean, visit_contacts
+from graphs.people import People
+from graphs.rounding import group_by
+from graphs.schools import Membership, Schools
+from graphs.sources import Country
+from graphs.work import Sites
+
+Array = NDArray[Any]
+Ints = NDArray[np.int64]
+AGE_GROUPS = (*(f"{10 * decade}-{10 * decade + 9}" for decade in range(8)), "80+")
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """Columns, layers and their records as the store holds them."""
+
+    columns: dict[str, Array]
+    layers: dict[str, dict[str, Array]]
+    layer_records: list[dict[str, Any]]
+    field_records: list[dict[str, Any]]
+
+
+def assemble(plan: Plan, people: list[People], schools: list[Schools], sites: list[Sites]) -> Assembled:
+    """Join the regions in their order; rows of a region follow those of the one before."""
+    num_agents = int(plan.region_people.sum())
+    age = np.concatenate([part.age for part in people])
+    region = np.repeat(np.arange(len(people), dtype=np.uint8), plan.region_people)
+    areas_before = np.cumsum(plan.num_areas) - plan.num_areas
+    area = np.concatenate([part.area + np.int32(first) for part, first in zip(people, areas_before, strict=True)])
+    columns = {
+        "age": age,
+        "region": region,
+        "age_group": np.minimum(age // 10, len(AGE_GROUPS) - 1).astype(np.uint8),
+        "area": area,
+    }
+    layers: dict[str, dict[str, Array]] = {
+        "home": _homes(people, num_agents),
+        "class": _join([part.classes for part in schools], plan.row_start),
+        "school": _join([part.schools for part in schools], plan.row_start),
+        "team": _from_members(
+            num_agents, [part.team_rows for part in sites], [part.team_size for part in sites]
+        ),
+        "site": _from_members(num_agents, [part.rows for part in sites], [part.site_size for part in sites]),
+        "community": _community(plan, age, area),
+    }
+    contacts = _visits(plan.country, layers, age)
+    layers["school"]["sector"] = np.concatenate([part.sector for part in schools])
+    layers["site"]["enterprise_class"] = np.concatenate([part.enterprise_class for part in sites])
+    return Assembled(columns, layers, _records(plan.country, contacts), _fields(plan.country))
+
+
+def _homes(people: list[People], num_agents: int) -> dict[str, Array]:
+    counts = np.array([int(part.home[-1]) + 1 for part in people])
+    before = np.cumsum(counts) - counts
+    place = np.concatenate([part.home + np.int32(first) for part, first in zip(people, before, strict=True)])
+    indptr, member = group_by(place, int(counts.sum()))
+    return {"place": place, "indptr": indptr, "member": member}
+
+
+def _join(parts: list[Membership], row_start: Ints) -> dict[str, Array]:
+    places = np.cumsum([0] + [len(part.indptr) - 1 for part in parts])
+    members = np.cumsum([0] + [len(part.member) for part in parts])
+    place = [
+        np.where(part.place >= 0, part.place + np.int32(first), np.int32(-1))
+        for part, first in zip(parts, places, strict=False)
+    ]
+    indptr = [part.indptr[1:] + first for part, first in zip(parts, members, strict=False)]
+    member = [part.member + np.int32(first) for part, first in zip(parts, row_start, strict=True)]
+    return {
+        "place": np.concatenate(place),
+        "indptr": np.concatenate([np.zeros(1, np.int64), *indptr]),
+        "member": np.concatenate(member),
+    }
+
+
+def _from_members(num_agents: int, rows: list[Ints], sizes: list[Ints]) -> dict[str, Array]:
+    size = np.concatenate(sizes)
+    member = np.concatenate(rows).astype(np.int32)
+    place = np.full(num_agents, -1, np.int32)
+    place[member] = np.repeat(np.arange(len(size), dtype=np.int32), size)
+    return {"place": place, "indptr": np.concatenate([np.zeros(1, np.int64), np.cumsum(size)]), "member": member}
+
+
+def _community(plan: Plan, age: NDArray[np.uint8], area: NDArray[np.int32]) -> dict[str, Array]:
+    group = activity_group(age)
+    num_areas = int(plan.num_areas.sum())
+    counts = np.bincount(area.astype(np.int64) * NUM_GROUPS + group, minlength=num_areas * NUM_GROUPS)
+    counts = counts.reshape(num_areas, NUM_GROUPS).astype(np.int64)
+    return {
+        "group": group,
+        "matrix": reciprocal(plan.country.contacts["other"], counts.sum(axis=0)),
+        "area_start": np.searchsorted(area, np.arange(num_areas + 1)).astype(np.int64),
+        "area_region": np.repeat(np.arange(len(plan.num_areas), dtype=np.int64), plan.num_areas),
+        "counts": counts,
+        "area_position": np.concatenate([area_positions(int(n)) for n in plan.num_areas]),
+    }
+
+
+def _visits(country: Country, layers: dict[str, dict[str, Array]], age: NDArray[np.uint8]) -> dict[str, float]:
+    """Contacts per visit: pupils together meet what ages 5-19 report at school, workers what all ages report at work.
+
+    School contacts of adults and of children below school age are nobody's here: no layer holds staff or preschools.
+    """
+    group = activity_group(age)
+    everyone = np.bincount(group, minlength=NUM_GROUPS)
+    pupils = np.bincount(group[layers["school"]["member"]], minlength=NUM_GROUPS)
+    workers = np.bincount(group[layers["site"]["member"]], minlength=NUM_GROUPS)
+    school_age = np.where((np.arange(NUM_GROUPS) >= 1) & (np.arange(NUM_GROUPS) <= 3), everyone, 0)
+    school = setting_mean(country.contacts["school"], school_age, pupils)
+    work = setting_mean(country.contacts["work"], everyone, workers)
+    wanted = {
+        "class": school * country.assumed["class_share"],
+        "school": school * (1 - country.assumed["class_share"]),
+        "team": work * country.assumed["team_share"],
+        "site": work * (1 - country.assumed["team_share"]),
+    }
+    return {name: visit_contacts(value, np.diff(layers[name]["indptr"])) for name, value in wanted.items()}
+
+
+def _records(country: Country, contacts: dict[str, float]) -> list[dict[str, Any]]:
+    setting = {"home": "home", "class": "school", "school": "school", "team": "work", "site": "work"}
+    records: list[dict[str, Any]] = [
+        {"name": name, "kind": "places", "setting": where, "contacts": contacts.get(name)}
+        for name, where in setting.items()
+    ]
+    shares = [country.assumed[f"mixing_{level}"] for level in ("local", "regional", "national")]
+    dispersion = country.assumed["mixing_dispersion"]
+    mixing = {"name": "community", "kind": "mixing", "setting": "other", "shares": shares, "dispersion": dispersion}
+    return [*records, mixing]
+
+
+def _fields(country: Country) -> list[dict[str, Any]]:
+    return [
+        {"name": "age", "meaning": "age; 100 stands for 100 and older", "unit": "years"},
+        {"name": "region", "meaning": "region of residence", "categories": list(country.regions)},
+        {"name": "age_group", "meaning": "ten-year age group", "categories": list(AGE_GROUPS)},
+        {"name": "area", "meaning": "area of about 20,000 people (synthetic)"},
+    ]
