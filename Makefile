@@ -10,6 +10,7 @@ SHELL  := /bin/bash
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip -qq
 WHEELS ?= .cache/wheels
 ARGS   ?= --overwrite
 
@@ -55,19 +56,20 @@ $(STAMP):
 	  "gnabm needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
 	  "name another one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@rm -f $(VENV)/setup-*
+	@echo "setting up $(VENV): a few minutes the first time"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet setuptools torch
+	$(PIP) install setuptools numpy torch
 	@set -e; \
 	wheels=$(WHEELS)/torch-$$($(BIN)/python -c 'import torch; print(torch.__version__)'); \
-	install="$(BIN)/python -m pip install --quiet --no-deps --no-index --find-links $$wheels torch-scatter"; \
+	install="$(PIP) install --no-deps --no-index --find-links $$wheels torch-scatter"; \
 	mkdir -p $$wheels; \
 	$$install 2>/dev/null || { \
 	  echo "building torch-scatter once for this torch, a few minutes"; \
 	  printf '[build_ext]\nparallel = 4\n' > $$wheels/build.cfg; \
-	  DIST_EXTRA_CONFIG=$$PWD/$$wheels/build.cfg $(BIN)/python -m pip wheel --quiet --no-cache-dir --no-deps \
+	  DIST_EXTRA_CONFIG=$$PWD/$$wheels/build.cfg $(PIP) wheel --no-cache-dir --no-deps \
 	    --no-build-isolation --wheel-dir $$wheels torch-scatter; \
 	  $$install; }
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
+	$(PIP) install --no-build-isolation --editable '.[dev]'
 	@$(BIN)/python -c 'import torch_scatter'
 	@touch $@
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -174,7 +175,10 @@ class Agents:
     """
 
     def __init__(
-        self, columns: Mapping[str, Column], fields: Mapping[str, Field] | None = None, rows: Tensor | None = None
+        self,
+        columns: Mapping[str, Column],
+        fields: Mapping[str, Field] | None = None,
+        rows: Tensor | None = None,
     ) -> None:
         if "key" not in columns:
             raise UnknownFieldError("agents need a column `key`; use torch.arange(num_agents) when rows are identity")
@@ -184,8 +188,8 @@ class Agents:
         self._columns, self._fields, self._rows = dict(columns), dict(fields or {}), rows
         self._taken: dict[str, Column] = {}
 
-    def __getattr__(self, name: str) -> Column:
-        """Return a column by name."""
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        """Return a column by name: a tensor, or a Stage."""
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in self._columns:

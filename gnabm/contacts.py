@@ -158,7 +158,9 @@ def as_array(value: ArrayLike | torch.Tensor, name: str) -> NDArray[Any]:
 def _rows(value: ArrayLike | torch.Tensor, name: str, num_agents: int) -> NDArray[np.int64]:
     array = as_array(value, name)
     if array.size and array.dtype.kind not in "iu":
-        raise KindError(f"{name} must hold integer ids of agents, got {array.dtype}; map names to 0..num_agents-1 first")
+        raise KindError(
+            f"{name} must hold integer ids of agents, got {array.dtype}; map names to 0..num_agents-1 first"
+        )
     bad = np.flatnonzero((array < 0) | (array >= num_agents))
     if bad.size:
         raise DataError(
@@ -286,7 +288,11 @@ def _refuse_bad_edges(src: NDArray[np.int64], dst: NDArray[np.int64], w: NDArray
 
 
 def _compress(
-    src: NDArray[np.int64], dst: NDArray[np.int64], w: NDArray[np.float32] | None, num_agents: int, duplicates: str
+    src: NDArray[np.int64],
+    dst: NDArray[np.int64],
+    w: NDArray[np.float32] | None,
+    num_agents: int,
+    duplicates: str,
 ) -> Edges:
     code = dst * np.int64(max(num_agents, 1)) + src
     if code.size and not (np.diff(code) > 0).all():

@@ -78,7 +78,8 @@ def exchange(group: ShardGroup, parts: Sequence[Tensor]) -> list[Tensor]:
     if torch.is_grad_enabled() and parts[0].is_floating_point():
         # Every rank must enter the same collectives in the backward pass, so in a differentiable run every rank
         # records the exchange, whether or not its own parts carry a gradient: the anchor always does.
-        return list(_Exchange.apply(group, torch.zeros(0, requires_grad=True), *parts))
+        anchor = torch.zeros(0, requires_grad=True)
+        return list(_Exchange.apply(group, anchor, *parts))  # type: ignore[no-untyped-call]
     return group.all_to_all(parts)
 
 
@@ -151,6 +152,6 @@ def total(group: ShardGroup, x: Tensor, index: Tensor | None = None, num_bins: i
         be counted on one of them.
     """
     if x.is_floating_point() and torch.is_grad_enabled():
-        result: Tensor = _Total.apply(group, x, index, num_bins)
+        result: Tensor = _Total.apply(group, x, index, num_bins)  # type: ignore[no-untyped-call]
         return result
     return from_fixed(group.all_reduce(to_fixed(x, index, num_bins)), x)

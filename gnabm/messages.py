@@ -100,9 +100,7 @@ def push_edges(
     out = torch.zeros(num_targets, dtype=value.dtype)
     w = _NO_WEIGHT.to(value.dtype) if weight is None else weight
     parts = use_torch_threads()
-    _push_edges(
-        active.numpy(), value.numpy(), indptr.numpy(), target.numpy(), w.detach().numpy(), out.numpy(), parts
-    )
+    _push_edges(active.numpy(), value.numpy(), indptr.numpy(), target.numpy(), w.detach().numpy(), out.numpy(), parts)
     return out
 
 
@@ -142,9 +140,7 @@ def _read_places(sums, own, place, weight, rows, some, out):  # type: ignore[no-
 _NO_ROWS = torch.empty(0, dtype=torch.int64)
 
 
-def read_places(
-    sums: Tensor, own: Tensor, place: Tensor, weight: Tensor, rows: Tensor | None = None
-) -> Tensor:
+def read_places(sums: Tensor, own: Tensor, place: Tensor, weight: Tensor, rows: Tensor | None = None) -> Tensor:
     r"""What each agent receives from its place, itself excluded: :math:`(\sum_{j \in p} x_j - x_i) w_p`.
 
     Args:
@@ -162,7 +158,13 @@ def read_places(
         out = torch.empty(own.shape[0] if rows is None else rows.shape[0], dtype=own.dtype)
         at = _NO_ROWS if rows is None else rows
         _read_places(
-            sums.numpy(), own.numpy(), place.numpy(), weight.numpy(), at.numpy(), rows is not None, out.numpy()
+            sums.numpy(),
+            own.numpy(),
+            place.numpy(),
+            weight.numpy(),
+            at.numpy(),
+            rows is not None,
+            out.numpy(),
         )
         return out
     if rows is not None:

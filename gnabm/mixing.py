@@ -70,7 +70,13 @@ def _ranges(layer: Mixing) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def drawn_sum(
-    shard: MixingShard, tables: MixingTables, group: ShardGroup, keys: Tensor, x: Tensor, state: int, everyone: bool
+    shard: MixingShard,
+    tables: MixingTables,
+    group: ShardGroup,
+    keys: Tensor,
+    x: Tensor,
+    state: int,
+    everyone: bool,
 ) -> Tensor:
     """What each owned agent receives in drawn contacts.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gnabm.agents import Agents, Column, Field, Stage, Stages
+from gnabm.agents import Agents, Column, Field, Stage, StageName, Stages
 from gnabm.errors import ConflictError, DataError, KindError
 from gnabm.rule import Rule
 
@@ -55,29 +55,28 @@ class Observable:
 
 def _stage_of(before: Agents, after: Agents) -> Stage:
     del before
-    stage: Stage = after.stage  # type: ignore[assignment]
+    stage: Stage = after.stage
     return stage
 
 
-count_by_stage = Observable(
-    "stage_count", _stage_of, meaning="agents in each stage at the end of the step"
-)
+count_by_stage = Observable("stage_count", _stage_of, meaning="agents in each stage at the end of the step")
 """Agents by stage at the end of each step."""
 
 
-class Entries:
+class Leavers:
     """Value of an observable: agents that left a stage in the step.
 
     Args:
         source: The stage.
     """
 
-    def __init__(self, source: object) -> None:
+    def __init__(self, source: StageName) -> None:
         self.source = source
 
     def __call__(self, before: Agents, after: Agents) -> Tensor:
         """(num_agents,) flags."""
-        was, now = before.stage.is_(self.source), after.stage.is_(self.source)  # type: ignore[union-attr,arg-type]
+        was: Tensor = before.stage.is_(self.source)
+        now: Tensor = after.stage.is_(self.source)
         return was * (1 - now) if was.is_floating_point() else was & ~now
 
 
@@ -106,15 +105,17 @@ class Model(nn.Module):
         name: str = "model",
     ) -> None:
         super().__init__()
-        phases = [list(p) if isinstance(p, (list, tuple)) else [p] for p in rules]
-        if all(isinstance(p, Rule) for p in rules):
-            phases = [list(rules)]  # type: ignore[arg-type]
+        phases = [list(p) for p in rules if not isinstance(p, Rule)]
+        if len(phases) < len(rules):
+            phases = [[rule for rule in rules if isinstance(rule, Rule)]]
+        if sum(map(len, phases)) < len(rules):
+            raise KindError("rules must be Rule objects (one phase) or lists of them (several phases), not both")
         start = [initial] if isinstance(initial, Rule) else list(initial)
         for rule in [*start, *(r for phase in phases for r in phase)]:
             if not isinstance(rule, Rule):
                 raise KindError(f"a model is made of Rule objects, got {type(rule).__name__}")
-        self.phases = nn.ModuleList([nn.ModuleList(phase) for phase in phases])
-        self.initial = nn.ModuleList(start)
+        self.phases, self.initial = phases, start
+        self._modules_of_rules = nn.ModuleList([*start, *(rule for phase in phases for rule in phase)])
         self.state, self.observe, self.name = dict(state), tuple(observe), name
         self._check([start, *phases])
 
@@ -139,13 +140,13 @@ class Model(nn.Module):
                 kinds = {how for _, how in rules}
                 if len(rules) > 1 and (len(kinds) > 1 or kinds == {"sole"}):
                     raise ConflictError(
-                        f"rules {', '.join(r for r, _ in rules)} all write {name!r}; declare writes = {{{name!r}: 'adds'}} "
-                        "or 'exclusive' in each, or put them in different phases"
+                        f"rules {', '.join(r for r, _ in rules)} all write {name!r}; declare writes = "
+                        f"{{{name!r}: 'adds'}} or 'exclusive' in each, or put them in different phases"
                     )
 
     def rules(self) -> list[Rule]:
         """All rules of all phases, in order."""
-        return [rule for phase in self.phases for rule in phase]  # type: ignore[union-attr,misc]
+        return [rule for phase in self.phases for rule in phase]
 
     def fields(self) -> dict[str, Field]:
         """What the state columns mean."""
@@ -173,10 +174,11 @@ class Model(nn.Module):
 
     def __repr__(self) -> str:
         """Phases, rules with what they write, observables."""
-        lines = [f"{self.name}: state {', '.join(f'{n} {k}' if isinstance(k, Stages) else n for n, k in self.state.items())}"]
+        state = ", ".join(f"{n} {k}" if isinstance(k, Stages) else n for n, k in self.state.items())
+        lines = [f"{self.name}: state {state}"]
         groups = [("initial", self.initial), *((f"phase {i}", p) for i, p in enumerate(self.phases))]
         for label, phase in groups:
-            for rule in phase:  # type: ignore[union-attr]
+            for rule in phase:
                 how = ", ".join(f"{name} ({merge})" for name, merge in rule.writes.items())
                 lines.append(f"  {label}: {rule.name} writes {how}")
         lines.append(f"  observes {', '.join(o.name for o in self.observe)}")

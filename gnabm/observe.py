@@ -78,7 +78,7 @@ class Observer:
             return {}
         reduced = self.group.all_reduce(torch.cat([t.reshape(-1) for t in tables]))
         result = {}
-        parts = reduced.split([t.numel() for t in tables])
+        parts = torch.split(reduced, [t.numel() for t in tables])
         for observable, part, like in zip(self.observables, parts, likes, strict=True):
             grouping = self.groupings[observable.by]
             shape = (len(like.family), *grouping.shape) if isinstance(like, Stage) else grouping.shape

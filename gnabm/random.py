@@ -103,7 +103,7 @@ def _bernoulli(state, second, keys, p, out):  # type: ignore[no-untyped-def]  # 
             out[i] = unit_interval(key_bits(state, second, keys[i])) < p[i]
         else:
             out[i] = False
-            if not p[i] == 0.0:
+            if p[i] != 0.0:
                 bad += 1
     return bad
 

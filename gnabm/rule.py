@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from gnabm.agents import Agents, Column
+from gnabm.agents import Agents, Column, StageName
 from gnabm.errors import ConfigError, ConflictError, ShapeError
 from gnabm.exchange import ShardGroup, total
 from gnabm.neighbours import Neighbours
@@ -160,7 +160,7 @@ class SeedAtRandom(Rule):
         share: Probability, within [0, 1].
     """
 
-    def __init__(self, source: object, target: object, share: float) -> None:
+    def __init__(self, source: StageName, target: StageName, share: float) -> None:
         super().__init__()
         if not 0 <= share <= 1:
             raise ConfigError(f"initial share must lie in [0, 1], got {share}; it is a share of agents, not a count")
@@ -169,7 +169,7 @@ class SeedAtRandom(Rule):
 
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Move them."""
-        return {"stage": agents.stage.move(self.source, self.target, step.bernoulli(self.share))}  # type: ignore[union-attr,arg-type]
+        return {"stage": agents.stage.move(self.source, self.target, step.bernoulli(self.share))}
 
 
 class SeedAgents(Rule):
@@ -181,14 +181,14 @@ class SeedAgents(Rule):
         keys: Keys of the agents.
     """
 
-    def __init__(self, source: object, target: object, keys: list[int]) -> None:
+    def __init__(self, source: StageName, target: StageName, keys: list[int]) -> None:
         super().__init__()
         self.source, self.target = source, target
         self.seeds = torch.tensor(sorted({int(k) for k in keys}), dtype=torch.int64)
 
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Move them."""
-        chosen = torch.isin(agents.key, self.seeds)  # type: ignore[arg-type]
+        chosen = torch.isin(agents.key, self.seeds)
         if int(step.total(chosen)) != self.seeds.shape[0]:
             raise ConfigError(f"initial keys {self.seeds.tolist()[:5]}... are not all agents of this population")
-        return {"stage": agents.stage.move(self.source, self.target, chosen)}  # type: ignore[union-attr,arg-type]
+        return {"stage": agents.stage.move(self.source, self.target, chosen)}

@@ -221,7 +221,12 @@ def _read(layer: Edges | Places | Mixing, low: int, high: int) -> dict[str, NDAr
             place = np.asarray(layer.place[low:high])
             touched = np.unique(place[place >= 0])
             if touched.size == layer.num_places:
-                return {"place": place, "touched": touched, "indptr": layer.indptr[:], "rows": layer.member[:]}
+                return {
+                    "place": place,
+                    "touched": touched,
+                    "indptr": layer.indptr[:],
+                    "rows": layer.member[:],
+                }
             indptr, member = _read_places(layer.indptr, layer.member, touched)
             return {"place": place, "touched": touched, "indptr": indptr, "rows": member}
         case Mixing():

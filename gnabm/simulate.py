@@ -58,7 +58,13 @@ class Simulation:
             raise DataError(f"messages must be 'auto', 'push' or 'pull', got {messages!r}")
         if not dt > 0:
             raise DataError(f"dt must be a positive number of days, got {dt}")
-        self.model, self.shard, self.seed, self.dt, self.messages = model, shard, int(seed), float(dt), messages
+        self.model, self.shard, self.seed, self.dt, self.messages = (
+            model,
+            shard,
+            int(seed),
+            float(dt),
+            messages,
+        )
         self.start = datetime(start.year, start.month, start.day) if start is not None else None
         self.estimator, self.differentiable, self.tap = estimator(gradient), gradient is not None, tap
         self.index = -1
@@ -74,7 +80,7 @@ class Simulation:
         self.observer = Observer(model.observe, shard)
         with self._mode():
             for rule in model.initial:
-                self._phase([rule])  # type: ignore[list-item]
+                self._phase([rule])
             self.observed = self.observer(self.agents, self.agents)
         self.index = 0
 
@@ -86,7 +92,7 @@ class Simulation:
         with self._mode():
             before = self.agents
             for phase in self.model.phases:
-                self._phase(list(phase))  # type: ignore[arg-type]
+                self._phase(phase)
             self.observed = self.observer(before, self.agents)
         self.index += 1
         return self.observed
@@ -97,7 +103,7 @@ class Simulation:
         for rule in rules:
             for name, change in self._apply(rule, neighbours).items():
                 changes.setdefault(name, []).append(change)
-        keys: Tensor = self.agents.key  # type: ignore[assignment]
+        keys: Tensor = self.agents.key
         merged = {n: merge(n, self.agents.columns[n], c, keys) for n, c in changes.items()}
         self.agents = self.agents.replace(merged)
 
@@ -111,11 +117,11 @@ class Simulation:
         shown = self.agents if rows is None else self.agents.only(rows)
         step = Step(
             self.index, self.dt, self.seed, {} if self.index < 0 else self.observed, self.start, rule.name,
-            lambda: shown.key, self.estimator, self.shard.group,  # type: ignore[arg-type,return-value]
+            lambda: shown.key, self.estimator, self.shard.group,
         )  # fmt: skip
         changes = collect(rule, rule(shown, neighbours.only(rows), step), self.agents, rows, mask)
         if self.tap is not None:
-            keys: Tensor = self.agents.key  # type: ignore[assignment]
+            keys: Tensor = self.agents.key
             for name, change in changes.items():
                 self.tap(self.index, rule.name, name, merge(name, self.agents.columns[name], [change], keys))
         return changes
@@ -197,4 +203,6 @@ def check_record(model: Model, record: Sequence[str]) -> None:
         raise KindError(f"record must be a list of field names, got the string {record!r}; write [{record!r}]")
     for name in record:
         if name not in model.state:
-            raise UnknownFieldError(f"cannot record {name!r}: no state field of {model.name}; {nearest(name, model.state)}")
+            raise UnknownFieldError(
+                f"cannot record {name!r}: no state field of {model.name}; {nearest(name, model.state)}"
+            )

@@ -51,7 +51,14 @@ class Schema:
 
     @staticmethod
     def of(
-        model: Model, shard: Shard, *, steps: int, dt: float, start: date | None, record: Sequence[str], block: int = 0
+        model: Model,
+        shard: Shard,
+        *,
+        steps: int,
+        dt: float,
+        start: date | None,
+        record: Sequence[str],
+        block: int = 0,
     ) -> Schema:
         """Schema of a model's run on the population of a shard."""
         del steps
@@ -73,7 +80,11 @@ class Schema:
             dtypes[name] = "uint8" if isinstance(kind, Stages) else str(kind.dtype).removeprefix("torch.")
             attributes[name] = {"long_name": model.fields()[name].meaning, "units": model.fields()[name].unit}
             if isinstance(kind, Stages):
-                attributes[name] = {**attributes[name], "flag_values": list(range(len(kind))), "flag_meanings": " ".join(kind.names)}
+                attributes[name] = {
+                    **attributes[name],
+                    "flag_values": list(range(len(kind))),
+                    "flag_meanings": " ".join(kind.names),
+                }
         total = shard.bounds[-1]
         return Schema(dims, labels, dtypes, attributes, total, block or total, dt, start)
 
@@ -128,7 +139,7 @@ class Trajectory:
             name: (("time", *self.schema.dims[name]), value.detach().numpy(), self.schema.attributes[name])
             for name, value in self.observed.items()  # a dataset is data: the gradient stays in `observed`
         }
-        keys: Tensor = self.agents.key  # type: ignore[assignment]
+        keys: Tensor = self.agents.key
         for name, values in self.fields.items():
             data[name] = (("time", "agent"), values, self.schema.attributes[name])
         coords: dict[str, Any] = {"time": ("time", time, attributes)}
@@ -147,8 +158,10 @@ class Trajectory:
         Raises:
             OutputExistsError: The folder exists.
         """
-        keys: Tensor = self.agents.key  # type: ignore[assignment]
-        store = TrajectoryStore.create(Path(path), self.schema, keys=keys.numpy(), attributes=self.attributes, overwrite=overwrite)
+        keys: Tensor = self.agents.key
+        store = TrajectoryStore.create(
+            Path(path), self.schema, keys=keys.numpy(), attributes=self.attributes, overwrite=overwrite
+        )
         steps = next((v.shape[0] for v in self.observed.values()), 0)
         store.grow(steps)
         for name, values in self.fields.items():
@@ -171,11 +184,21 @@ class TrajectoryStore:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.root = zarr.open_group(str(path), mode="r+")
-        self.steps = int(self.root["time"].shape[0])
+        self.steps = self._array("time").shape[0]
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        array = self.root[name]
+        assert isinstance(array, zarr.Array)
+        return array
 
     @staticmethod
     def create(
-        path: Path, schema: Schema, *, keys: np.ndarray | None, attributes: Mapping[str, Any], overwrite: bool = False
+        path: Path,
+        schema: Schema,
+        *,
+        keys: np.ndarray | None,
+        attributes: Mapping[str, Any],
+        overwrite: bool = False,
     ) -> TrajectoryStore:
         """Make an empty store.
 
@@ -188,7 +211,9 @@ class TrajectoryStore:
         """
         if path.exists():
             if not overwrite:
-                raise OutputExistsError(f"{path} exists; choose another folder with --out or replace it with --overwrite")
+                raise OutputExistsError(
+                    f"{path} exists; choose another folder with --out or replace it with --overwrite"
+                )
             shutil.rmtree(path)
         root = zarr.create_group(str(path), zarr_format=3)
         root.attrs.update({"gnabm_schema": SCHEMA, "gnabm_kind": "trajectory", "status": "running", **attributes})
@@ -201,18 +226,42 @@ class TrajectoryStore:
         for name in schema.dims:
             shape = schema.shape(name)
             kind = "float64" if schema.attributes[name].get("units") != "agents" else "int64"
-            _array(root, name, shape, (256, *shape[1:]), kind, ("time", *schema.dims[name]), schema.attributes[name])
+            _array(
+                root,
+                name,
+                shape,
+                (256, *shape[1:]),
+                kind,
+                ("time", *schema.dims[name]),
+                schema.attributes[name],
+            )
         if schema.record:
-            array = _array(root, "agent", (schema.num_agents,), (min(schema.num_agents, 1 << 20),), "int64", ("agent",), {"long_name": "key of the agent"})
+            array = _array(
+                root,
+                "agent",
+                (schema.num_agents,),
+                (min(schema.num_agents, 1 << 20),),
+                "int64",
+                ("agent",),
+                {"long_name": "key of the agent"},
+            )
             array[:] = np.arange(schema.num_agents) if keys is None else keys
         for name, dtype in schema.record.items():
-            _array(root, name, (0, schema.num_agents), (TIME_CHUNK, schema.block), dtype, ("time", "agent"), schema.attributes[name])
+            _array(
+                root,
+                name,
+                (0, schema.num_agents),
+                (TIME_CHUNK, schema.block),
+                dtype,
+                ("time", "agent"),
+                schema.attributes[name],
+            )
         return TrajectoryStore(path)
 
     def grow(self, steps: int) -> None:
         """Make room in the fields over agents for steps that their owners will write now."""
         for _, array in self.root.arrays():
-            if array.metadata.dimension_names == ("time", "agent"):
+            if getattr(array.metadata, "dimension_names", None) == ("time", "agent"):
                 array.resize((steps, array.shape[1]))
 
     def write_field(self, name: str, step: int, row: int, values: np.ndarray) -> None:
@@ -224,7 +273,9 @@ class TrajectoryStore:
             row: First row, a multiple of the block.
             values: (num_steps, num_rows).
         """
-        zarr.open_array(str(self.path / name), mode="r+")[step : step + values.shape[0], row : row + values.shape[1]] = values
+        zarr.open_array(str(self.path / name), mode="r+")[
+            step : step + values.shape[0], row : row + values.shape[1]
+        ] = values
 
     def append(self, observed: Mapping[str, Tensor]) -> None:
         """Append steps to the observables, then to the time axis.
@@ -235,12 +286,12 @@ class TrajectoryStore:
         added = next((v.shape[0] for v in observed.values()), 0)
         end = self.steps + added
         for name, value in observed.items():
-            array = self.root[name]
+            array = self._array(name)
             array.resize((end, *array.shape[1:]))
             array[self.steps : end] = value.numpy()
-        time = self.root["time"]
+        time = self._array("time")
         time.resize((end,))
-        dt = float(self.root.attrs.get("dt_days", 1.0)) if "units" in time.attrs else 1.0
+        dt = float(str(self.root.attrs.get("dt_days", 1.0))) if "units" in time.attrs else 1.0
         time[self.steps : end] = np.arange(self.steps, end) * dt
         self.steps = end
 
@@ -253,7 +304,7 @@ class TrajectoryStore:
 def _array(
     root: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str,
     dims: tuple[str, ...], attributes: Mapping[str, Any],
-) -> zarr.Array:  # fmt: skip
+) -> zarr.Array[Any]:  # fmt: skip
     return root.create_array(
         name, shape=shape, chunks=chunks, dtype=dtype, dimension_names=dims, attributes=dict(attributes)
     )
@@ -272,12 +323,10 @@ def open_trajectory(path: str | Path) -> xr.Dataset:
     folder = folder / "trajectory.zarr" if (folder / "trajectory.zarr").is_dir() else folder
     if not (folder / "zarr.json").is_file():
         raise StoreError(f"{path} holds no trajectory; give a run folder, or make one with `gnabm run CONFIG`")
-    dataset = xr.open_zarr(str(folder), consolidated=False)
+    dataset: xr.Dataset = xr.open_zarr(str(folder), consolidated=False)
     if dataset.attrs.get("gnabm_kind") != "trajectory" or dataset.attrs.get("gnabm_schema") != SCHEMA:
         raise StoreError(
             f"{path} is a {dataset.attrs.get('gnabm_kind', 'foreign')} store of schema "
             f"{dataset.attrs.get('gnabm_schema')}, expected a trajectory of schema {SCHEMA}; run it again with this version"
         )
     return dataset
-
-

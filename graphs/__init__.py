@@ -1,4 +1,4 @@
-"""graphs: who meets whom. Populations from published tables or from your own, and the store that holds them."""
+"""graphs: who meets whom. Populations from published tables or your own, and the store that holds them."""
 
 from graphs.build import build, ensure
 from graphs.fidelity import contact_matrices, summarise

@@ -15,7 +15,8 @@ Ints = NDArray[np.int64]
 def age_counts(country: Country, band_people: Ints) -> Ints:
     """(101,) people of each single year of age (100 = 100 and older) for given people per ten-year band.
 
-    Within a band the five-year groups get their share by largest remainder; single years share a group evenly.
+    Within a band the five-year groups get their share by largest remainder; single years share a group
+    evenly.
     """
     counts = np.zeros(MAX_AGE + 1, np.int64)
     for band in range(NUM_BANDS):

@@ -1,8 +1,9 @@
 """Areas of about 20,000 people within regions, and the order in which they stand.
 
-No table here says which areas a country has, so they are synthetic (flagged assumed): a region's areas stand on a
-square grid and touch their four neighbours. They are ordered by recursive bisection of that graph, so that any run
-of consecutive areas is compact and few contacts cross its ends. Along that order, "distance" is counted in people.
+No table here says which areas a country has, so they are synthetic (flagged assumed): a region's areas stand
+on a square grid and touch their four neighbours. They are ordered by recursive bisection of that graph, so
+that any run of consecutive areas is compact and few contacts cross its ends. Along that order, "distance" is
+counted in people.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def grid_graph(num_areas: int) -> list[list[int]]:
 
 
 def area_positions(num_areas: int) -> NDArray[np.int32]:
-    """(num_areas, 2) row and column on the grid of the areas of one region, in the order in which they stand."""
+    """(num_areas, 2) row and column on the grid of the areas of one region, in their order."""
     cell = bisection_order(grid_graph(num_areas))
     width = max(1, ceil(sqrt(num_areas)))
     return np.stack([cell // width, cell % width], axis=1).astype(np.int32)
@@ -60,7 +61,9 @@ def _bisect(graph: list[list[int]], nodes: list[int]) -> list[int]:
     if len(nodes) <= 2:
         return nodes
     local = {node: number for number, node in enumerate(nodes)}
-    part = pymetis.part_graph(2, [[local[o] for o in graph[node] if o in local] for node in nodes]).vertex_part
+    part = pymetis.part_graph(
+        2, [[local[o] for o in graph[node] if o in local] for node in nodes]
+    ).vertex_part
     halves = [[node for node, side in zip(nodes, part, strict=True) if side == s] for s in (0, 1)]
     if not halves[0] or not halves[1]:
         halves = [nodes[: len(nodes) // 2], nodes[len(nodes) // 2 :]]

@@ -38,7 +38,9 @@ def assemble(plan: Plan, people: list[People], schools: list[Schools], sites: li
     age = np.concatenate([part.age for part in people])
     region = np.repeat(np.arange(len(people), dtype=np.uint8), plan.region_people)
     areas_before = np.cumsum(plan.num_areas) - plan.num_areas
-    area = np.concatenate([part.area + np.int32(first) for part, first in zip(people, areas_before, strict=True)])
+    area = np.concatenate(
+        [part.area + np.int32(first) for part, first in zip(people, areas_before, strict=True)]
+    )
     columns = {
         "age": age,
         "region": region,
@@ -90,7 +92,11 @@ def _from_members(num_agents: int, rows: list[Ints], sizes: list[Ints]) -> dict[
     member = np.concatenate(rows).astype(np.int32)
     place = np.full(num_agents, -1, np.int32)
     place[member] = np.repeat(np.arange(len(size), dtype=np.int32), size)
-    return {"place": place, "indptr": np.concatenate([np.zeros(1, np.int64), np.cumsum(size)]), "member": member}
+    return {
+        "place": place,
+        "indptr": np.concatenate([np.zeros(1, np.int64), np.cumsum(size)]),
+        "member": member,
+    }
 
 
 def _community(plan: Plan, age: NDArray[np.uint8], area: NDArray[np.int32]) -> dict[str, Array]:
@@ -108,10 +114,15 @@ def _community(plan: Plan, age: NDArray[np.uint8], area: NDArray[np.int32]) -> d
     }
 
 
-def _visits(country: Country, layers: dict[str, dict[str, Array]], age: NDArray[np.uint8]) -> dict[str, float]:
-    """Contacts per visit: pupils together meet what ages 5-19 report at school, workers what all ages report at work.
+def _visits(
+    country: Country, layers: dict[str, dict[str, Array]], age: NDArray[np.uint8]
+) -> dict[str, float]:
+    """Contacts per visit that meet the published totals of school ages (5-19) and of work.
 
-    School contacts of adults and of children below school age are nobody's here: no layer holds staff or preschools.
+    Pupils carry all that ages 5-19 report at school, workers all that anybody reports at work.
+
+    School contacts of adults and of children below school age are nobody's here: no layer holds staff or
+    preschools.
     """
     group = activity_group(age)
     everyone = np.bincount(group, minlength=NUM_GROUPS)
@@ -137,7 +148,13 @@ def _records(country: Country, contacts: dict[str, float]) -> list[dict[str, Any
     ]
     shares = [country.assumed[f"mixing_{level}"] for level in ("local", "regional", "national")]
     dispersion = country.assumed["mixing_dispersion"]
-    mixing = {"name": "community", "kind": "mixing", "setting": "other", "shares": shares, "dispersion": dispersion}
+    mixing = {
+        "name": "community",
+        "kind": "mixing",
+        "setting": "other",
+        "shares": shares,
+        "dispersion": dispersion,
+    }
     return [*records, mixing]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dask import delayed
+from dask.delayed import delayed
 
 from gnabm.errors import ConfigError, OutputExistsError, nearest
 from graphs.assemble import Assembled, assemble
@@ -70,7 +70,7 @@ def resolve(config: Mapping[str, Any]) -> Resolved:
     return Resolved(country, values["num_agents"], values["seed"])
 
 
-def _canonical_hash(value: Any) -> str:
+def _canonical_hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -102,7 +102,7 @@ def build(
         OutputExistsError: out exists.
 
     Example:
-        >>> store = graphs.build({"country": "New Zealand", "num_agents": 50_000}, "nz.zarr")  # doctest: +SKIP
+        >>> store = graphs.build({"country": "New Zealand", "num_agents": 5000}, "nz")  # doctest: +SKIP
     """
     out = Path(out)
     resolved = resolve(config)
@@ -169,7 +169,9 @@ def ensure(
         StoreError: the stored population is damaged.
     """
     resolved = resolve(config)
-    name = f"{resolved.country.lower().replace(' ', '_')}-{resolved.num_agents}-{content_hash(config)[:16]}.zarr"
+    name = (
+        f"{resolved.country.lower().replace(' ', '_')}-{resolved.num_agents}-{content_hash(config)[:16]}.zarr"
+    )
     path = Path(cache_dir) / name
     if not path.exists():
         try:

@@ -5,9 +5,10 @@ maximum-entropy one
 
 .. math:: w_c \propto q_c \exp(\lambda \cdot f_c)
 
-whose means of the features f (size, people per band, pairs of people per two bands) meet the census, with q_c the
-chance of the composition when people of a household were drawn independently from the ages of the country.
-The census of 2018 and the ages of 2023 disagree a little, so the pairs are met softly (a Gaussian slack).
+whose means of the features f (size, people per band, pairs of people per two bands) meet the census, with q_c
+the chance of the composition when people of a household were drawn independently from the ages of the
+country. The census of 2018 and the ages of 2023 disagree a little, so the pairs are met softly (a Gaussian
+slack).
 
 Reference:
     Jaynes (1957), Phys. Rev. 106, 620-630; Sullivan et al. (2024), R. Soc. Open Sci. (the co-member table).
@@ -76,7 +77,7 @@ def enumerate_people() -> NDArray[np.int64]:
     people = people[(people[:, 2:].sum(axis=1) > 0) | teenagers]
     # One order along which neighbours are alike, so that systematic rounding controls the youngest bands.
     keys = (*(people[:, band] for band in reversed(range(NUM_BANDS))), people.sum(axis=1))
-    return people[np.lexsort(keys)]
+    return np.asarray(people[np.lexsort(keys)])
 
 
 def _features(people: NDArray[np.int64]) -> Floats:
@@ -101,7 +102,8 @@ def _targets(country: Country) -> Floats:
 def fit(country: Country) -> Compositions:
     """Find the maximum-entropy weights by minimising the dual with Newton steps in a trust region.
 
-    The sums run through einsum rather than BLAS, so that the result has the same bits for any number of threads.
+    The sums run through einsum rather than BLAS, so that the result has the same bits for any number of
+    threads.
     """
     people = enumerate_people()
     size = people.sum(axis=1)
@@ -124,7 +126,9 @@ def fit(country: Country) -> Compositions:
     def dual(multipliers: Floats) -> tuple[float, Floats]:
         weight, log_mass = weights(multipliers)
         gradient = np.einsum("c,cf->f", weight, features) - target + slack**2 * multipliers
-        value = log_mass - float((multipliers * target).sum()) + 0.5 * float(((slack * multipliers) ** 2).sum())
+        value = (
+            log_mass - float((multipliers * target).sum()) + 0.5 * float(((slack * multipliers) ** 2).sum())
+        )
         return value, gradient
 
     def curvature(multipliers: Floats) -> Floats:

@@ -1,8 +1,8 @@
 """A country from its tables: what is planned for the whole, and the tasks of each region.
 
-The plan holds whole numbers only (people, households, students, schools, employees by region). Every random choice is
-made inside a task of one region by generators keyed with (seed, stream, region); tasks share nothing else, so the
-result does not depend on how many of them run at once, where, or in which order.
+The plan holds whole numbers only (people, households, students, schools, employees by region). Every random
+choice is made inside a task of one region by generators keyed with (seed, stream, region); tasks share
+nothing else, so the result does not depend on how many of them run at once, where, or in which order.
 """
 
 from __future__ import annotations

@@ -21,16 +21,16 @@ SETTINGS = ("home", "school", "work", "other")
 
 
 def contact_matrices(population: Population) -> dict[str, Floats]:
-    """Expected contacts per day by age, for each layer.
+    r"""Expected contacts per day by age, for each layer.
 
-    .. math:: M_{ab} = \\frac{1}{N_a} \\sum_{i \\in a} \\sum_{j \\in b} w_{ij}
+    .. math:: M_{ab} = \frac{1}{N_a} \sum_{i \in a} \sum_{j \in b} w_{ij}
 
     Args:
         population: A population with a column `age` in years.
 
     Returns:
-        Layer to (16, 16) total weight from a participant of age a (row) to contacts of age b, five-year groups
-        0-4, ..., 70-74, 75+. For edges the participant is the target.
+        Layer to (16, 16) total weight from a participant of age a (row) to contacts of age b, five-year
+        groups 0-4, ..., 70-74, 75+. For edges the participant is the target.
 
     Raises:
         UnknownFieldError: the population has no ages.
@@ -54,12 +54,13 @@ def summarise(source: Path | str | Population) -> dict[str, Any]:
     """Figures of a population that can be set beside the published tables.
 
     Args:
-        source: Graph store, or a population in memory; keys that need a column or layer it lacks are left out.
+        source: Graph store, or a population in memory; keys that need a column or layer it lacks are left
+        out.
 
     Returns:
         Plain numbers, lists and dicts under the keys num_agents, agents_by_region, age_5yr, household_size,
-        household_comembers_10yr, employees_by_enterprise_size, mean_site_size, school_rolls, contacts_per_agent,
-        contact_matrix.
+        household_comembers_10yr, employees_by_enterprise_size, mean_site_size, school_rolls,
+        contacts_per_agent, contact_matrix.
 
     Raises:
         StoreError: the store is not a complete graph store of this schema.
@@ -127,7 +128,9 @@ def _contacts(population: Population) -> dict[str, Any]:
     group = np.zeros(population.num_agents, np.uint8) if age is None else activity_group(age)
     total = {name: meetings(layer, group, groups) for name, layer in layers.items()}
     result: dict[str, Any] = {
-        "contacts_per_agent": {name: float(value.sum()) / population.num_agents for name, value in total.items()}
+        "contacts_per_agent": {
+            name: float(value.sum()) / population.num_agents for name, value in total.items()
+        }
     }
     if age is not None:
         people = np.maximum(np.bincount(group, minlength=NUM_GROUPS), 1)[:, None]

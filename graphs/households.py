@@ -1,8 +1,8 @@
 """Which households there are: whole numbers of each composition, in each region, for any number of agents.
 
 The country is rounded first (households by size, then compositions within a size, then people per band made
-exact by moving single people between bands), and then shared out over regions by size. All of it is deterministic;
-only the order of households within a region is shuffled, by a keyed generator.
+exact by moving single people between bands), and then shared out over regions by size. All of it is
+deterministic; only the order of households within a region is shuffled, by a keyed generator.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def count_sizes(country: Country, num_agents: int) -> Ints:
     missing = num_agents - int((count * _SIZES).sum())
     # A person more in |missing| households: from size 2 to 3, or back; both sizes are common.
     if count[1] < missing or count[2] < -missing:
-        raise DataError(f"{num_agents} agents are too few to form the households of a country; ask for 1000 or more")
+        raise DataError(
+            f"{num_agents} agents are too few to form the households of a country; ask for 1000 or more"
+        )
     count[1] -= missing
     count[2] += missing
     return count

@@ -1,7 +1,7 @@
 """Random numbers that belong to an entity, not to a moment.
 
-Each task of a build makes its own counter-based generator from (seed, stream, entity), so that no task sees what
-another has drawn and the result does not depend on the order in which they run.
+Each task of a build makes its own counter-based generator from (seed, stream, entity), so that no task sees
+what another has drawn and the result does not depend on the order in which they run.
 """
 
 from __future__ import annotations

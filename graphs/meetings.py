@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from gnabm.contacts import Edges, Layer, Mixing, Places
+from gnabm.contacts import Array, Edges, Layer, Mixing, Places
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -73,11 +73,14 @@ def _edges(layer: Edges, group: Codes, num_groups: int) -> Floats:
 def _mixing(layer: Mixing, group: Codes, num_groups: int) -> Floats:
     """(A, A) contacts per day summed over participants.
 
-    A contact of activity group h is anybody of h with equal chance; groups of ages within h share accordingly.
+    A contact of activity group h is anybody of h with equal chance; groups of ages within h share
+    accordingly.
     """
     own = np.asarray(layer.group[:])
     pools = layer.matrix.shape[0]
-    joint = np.bincount(group.astype(np.int64) * pools + own, minlength=num_groups * pools).reshape(num_groups, pools)
+    joint = np.bincount(group.astype(np.int64) * pools + own, minlength=num_groups * pools).reshape(
+        num_groups, pools
+    )
     share = joint / np.maximum(joint.sum(axis=0), 1)
     return np.asarray(joint @ layer.matrix @ share.T)
 
@@ -108,6 +111,6 @@ def mean_by_group(total: Floats, group: Codes) -> Floats:
     return np.asarray(total / np.maximum(people, 1))
 
 
-def column(values: Any) -> NDArray[Any]:
+def column(values: Array) -> NDArray[Any]:
     """A column in memory, whether it was there or on disk."""
     return np.asarray(values[:])

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 def from_pyg(data: Data) -> Population:
     """Build a population from a homogeneous graph of torch_geometric.
 
-    Edges run from `edge_index[0]` to `edge_index[1]`; `edge_weight`, or `edge_attr` of one feature, is the weight in
-    contacts per day. Every tensor with a row per node becomes a column; one of F features, columns NAME_0, NAME_1...
+    Edges run from `edge_index[0]` to `edge_index[1]`; `edge_weight`, or `edge_attr` of one feature, is the
+    weight in contacts per day. Every tensor with a row per node becomes a column; one of F features, columns
+    NAME_0, NAME_1...
 
     Args:
         data: `edge_index` (2, num_edges) int64 and `num_nodes` or a node tensor.
@@ -34,16 +35,22 @@ def from_pyg(data: Data) -> Population:
     from torch_geometric.data import Data
 
     if not isinstance(data, Data):
-        raise KindError(f"expected torch_geometric.data.Data, got {type(data).__name__}; pass one homogeneous graph")
+        raise KindError(
+            f"expected torch_geometric.data.Data, got {type(data).__name__}; pass one homogeneous graph"
+        )
     edge_index = data.edge_index
     if not isinstance(edge_index, torch.Tensor) or edge_index.dim() != 2 or edge_index.shape[0] != 2:
         came = tuple(edge_index.shape) if isinstance(edge_index, torch.Tensor) else type(edge_index).__name__
         raise ShapeError(f"data.edge_index must be (2, num_edges) int64, got {came}")
     node_tensors = {
-        name: value for name, value in data.to_dict().items() if torch.is_tensor(value) and _has_node_rows(data, name)
+        name: value
+        for name, value in data.to_dict().items()
+        if torch.is_tensor(value) and _has_node_rows(data, name)
     }
     if "num_nodes" not in data and not node_tensors:
-        raise KindError("data does not say how many nodes it has; set data.num_nodes (isolated nodes have no edge)")
+        raise KindError(
+            "data does not say how many nodes it has; set data.num_nodes (isolated nodes have no edge)"
+        )
     num_agents = int(data.num_nodes or 0)
     try:
         contacts = Contacts.from_edges(edge_index[0], edge_index[1], _weight(data), num_agents=num_agents)
@@ -60,7 +67,9 @@ def from_pyg(data: Data) -> Population:
 
 
 def _has_node_rows(data: Data, name: str) -> bool:
-    return name not in ("edge_index", "edge_attr", "edge_weight", "num_nodes") and bool(data.is_node_attr(name))
+    return name not in ("edge_index", "edge_attr", "edge_weight", "num_nodes") and bool(
+        data.is_node_attr(name)
+    )
 
 
 def _weight(data: Data) -> torch.Tensor | None:

@@ -1,7 +1,7 @@
 """Turning shares into whole people: quotas that keep their totals exactly.
 
-A generator that draws independently misses its tables by sampling noise; one that rounds by quota misses them by
-less than one unit per cell. Everything here is deterministic and needs no seed.
+A generator that draws independently misses its tables by sampling noise; one that rounds by quota misses them
+by less than one unit per cell. Everything here is deterministic and needs no seed.
 """
 
 from __future__ import annotations
@@ -76,8 +76,9 @@ def systematic(weights: ArrayLike, total: int) -> Ints:
 def spread(total: int) -> tuple[int, int]:
     """Return (step, total) such that j -> j * step mod total visits 0..total-1 once, evenly on any run of j.
 
-    The step is the integer nearest to total over the golden ratio that has no common factor with it (a Kronecker
-    sequence on whole numbers): each stretch of consecutive j gets its share of every stretch of results.
+    The step is the integer nearest to total over the golden ratio that has no common factor with it (a
+    Kronecker sequence on whole numbers): each stretch of consecutive j gets its share of every stretch of
+    results.
     """
     step = max(1, round(total * 0.6180339887498949))
     offset = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import dask
+from dask.base import compute as dask_compute
 
 from gnabm.errors import ConfigError, nearest
 
@@ -30,8 +30,8 @@ def check_workers(scheduler: str, num_workers: int | None) -> int:
 def compute(tasks: list[Any], scheduler: str, num_workers: int | None) -> list[Any]:
     """Compute delayed values.
 
-    With `distributed` the tasks run on the client that is active, else on a cluster of local processes that lives
-    as long as this call.
+    With `distributed` the tasks run on the client that is active, else on a cluster of local processes that
+    lives as long as this call.
 
     Args:
         tasks: Delayed values.
@@ -41,20 +41,22 @@ def compute(tasks: list[Any], scheduler: str, num_workers: int | None) -> list[A
     workers = check_workers(scheduler, num_workers)
     if scheduler == "distributed":
         return _compute_distributed(tasks, workers)
-    return list(dask.compute(*tasks, scheduler=scheduler, num_workers=workers))
+    run: Any = dask_compute
+    return list(run(*tasks, scheduler=scheduler, num_workers=workers))
 
 
 def _compute_distributed(tasks: list[Any], workers: int) -> list[Any]:
-    from distributed import Client, LocalCluster, get_client
+    import distributed
 
+    untyped: Any = distributed  # its functions carry no annotations
     try:
-        client = get_client()
+        client = untyped.get_client()
     except ValueError:
         client = None
     if client is not None:
         return list(client.gather(client.compute(tasks)))
-    with (
-        LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-        Client(cluster) as local,
-    ):
-        return list(local.gather(local.compute(tasks)))
+    local = untyped.LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+    with local as cluster, untyped.Client(cluster) as client:
+        return list(client.gather(client.compute(tasks)))

@@ -1,4 +1,4 @@
-"""Schools of one region and their classes: rolls from the school table, pupils from nearby, classes by age."""
+"""Schools of one region and their classes: rolls from the table, pupils from nearby, classes by age."""
 
 from __future__ import annotations
 

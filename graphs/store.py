@@ -1,9 +1,9 @@
 """The graph store: a population as one Zarr v3 group, read block by block.
 
-Layout (schema 1): `agents/COLUMN` one entry per row; `layers/NAME/ARRAY` the arrays of a layer. Long arrays are cut
-into chunks of `block` entries, so that a shard reads only its own blocks. Root attribute `gnabm` says what the store
-is, how big, from which tables and config; `complete` is written last. A store is written beside its final path and
-renamed at the end: a half-written one never looks whole.
+Layout (schema 1): `agents/COLUMN` one entry per row; `layers/NAME/ARRAY` the arrays of a layer. Long arrays
+are cut into chunks of `block` entries, so that a shard reads only its own blocks. Root attribute `gnabm` says
+what the store is, how big, from which tables and config; `complete` is written last. A store is written
+beside its final path and renamed at the end: a half-written one never looks whole.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Array = NDArray[Any]
 
 def block_size(num_agents: int) -> int:
     """Rows per block: 2^k with k = floor(log2(N / 64)) between 4 and 16."""
-    return 2 ** int(np.clip(np.floor(np.log2(max(num_agents, 1) / 64)), 4, 16))
+    return 1 << int(np.clip(np.floor(np.log2(max(num_agents, 1) / 64)), 4, 16))
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary sibling folder that becomes `path` when the block ends well, and is removed when it does not.
+    """A temporary sibling folder that becomes `path` when all went well and is removed when not.
 
     Raises:
         OutputExistsError: path exists already.
@@ -53,7 +53,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_store(
-    path: Path, columns: Mapping[str, Array], layers: Mapping[str, Mapping[str, Array]], attributes: Mapping[str, Any]
+    path: Path,
+    columns: Mapping[str, Array],
+    layers: Mapping[str, Mapping[str, Array]],
+    attributes: Mapping[str, Any],
 ) -> None:
     """Write a graph store.
 
@@ -75,7 +78,9 @@ def write_store(
 
 
 def _write(root: zarr.Group, name: str, array: Array, block: int) -> None:
-    chunks = tuple(max(1, min(block, length) if axis == 0 else length) for axis, length in enumerate(array.shape))
+    chunks = tuple(
+        max(1, min(block, length) if axis == 0 else length) for axis, length in enumerate(array.shape)
+    )
     target = root.create_array(name=name, shape=array.shape, dtype=array.dtype, chunks=chunks)
     if array.size:
         target[...] = array
@@ -93,17 +98,23 @@ def read_attributes(path: Path) -> dict[str, Any]:
     try:
         found = zarr.open_group(store=str(path), mode="r").attrs.get("gnabm")
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is no Zarr group ({error}); expected a graph store of graphs.build") from error
+        raise StoreError(
+            f"{path} is no Zarr group ({error}); expected a graph store of graphs.build"
+        ) from error
     if not isinstance(found, dict) or found.get("kind") != "graph":
         kind = found.get("kind") if isinstance(found, dict) else None
-        raise StoreError(f"{path} is no graph store (kind {kind!r}, expected 'graph'), or its build did not finish")
+        raise StoreError(
+            f"{path} is no graph store (kind {kind!r}, expected 'graph'), or its build did not finish"
+        )
     if found.get("schema") != SCHEMA:
         raise StoreError(
             f"{path} has schema {found.get('schema')!r}, this gnabm reads schema {SCHEMA}; "
             "rebuild it: remove the folder and run `gnabm build` again"
         )
     if found.get("complete") is not True:
-        raise StoreError(f"{path} is incomplete, its build was interrupted; remove the folder and build it again")
+        raise StoreError(
+            f"{path} is incomplete, its build was interrupted; remove the folder and build it again"
+        )
     return dict(found)
 
 
@@ -113,7 +124,9 @@ def _layer(group: zarr.Group, record: Mapping[str, Any], path: Path) -> Layer:
     try:
         match record["kind"]:
             case "places":
-                return Places(arrays["place"], arrays["indptr"], arrays["member"], record.get("contacts"), setting)
+                return Places(
+                    arrays["place"], arrays["indptr"], arrays["member"], record.get("contacts"), setting
+                )
             case "edges":
                 return Edges(arrays["indptr"], arrays["source"], arrays.get("weight"), setting)
             case "mixing":
@@ -129,9 +142,13 @@ def _layer(group: zarr.Group, record: Mapping[str, Any], path: Path) -> Layer:
                     setting=setting,
                 )
             case kind:
-                raise StoreError(f"{path}: layer {record['name']!r} has unknown kind {kind!r}; rebuild the store")
+                raise StoreError(
+                    f"{path}: layer {record['name']!r} has unknown kind {kind!r}; rebuild the store"
+                )
     except KeyError as error:
-        raise StoreError(f"{path}: layer {record['name']!r} lacks {error}; remove the folder and rebuild it") from error
+        raise StoreError(
+            f"{path}: layer {record['name']!r} lacks {error}; remove the folder and rebuild it"
+        ) from error
 
 
 def open_graph(path: Path | str) -> Population:

@@ -1,8 +1,9 @@
 """Your own graph: edge and agent tables as CSV or Parquet, and graphs of torch_geometric.
 
-An edge table has the columns `source`, `target`, and optionally `weight` (contacts per day) and `layer`. An agent
-table has `key`, and optionally `age` (years), `region` and whatever else; text columns become labels. Ids are the
-integer keys of agents; rows are numbered in the order of the agent table, or by ascending id without one.
+An edge table has the columns `source`, `target`, and optionally `weight` (contacts per day) and `layer`. An
+agent table has `key`, and optionally `age` (years), `region` and whatever else; text columns become labels.
+Ids are the integer keys of agents; rows are numbered in the order of the agent table, or by ascending id
+without one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gnabm.agents import Field
 from gnabm.contacts import Contacts
@@ -86,7 +87,9 @@ def from_tables(edges: pd.DataFrame, agents: pd.DataFrame | None = None) -> Popu
         columns, fields = _columns(_check_agents(agents))
         keys = columns["key"]
     if not len(keys):
-        raise DataError(f"{_file(edges)}: there is neither an edge nor an agent; a population needs at least one agent")
+        raise DataError(
+            f"{_file(edges)}: there is neither an edge nor an agent; a population needs at least one agent"
+        )
     rows = {name: _rows(edges, name, keys) for name in ("source", "target")}
     num_agents = len(keys)
     contacts: Contacts | None = None
@@ -136,12 +139,14 @@ def _at(table: pd.DataFrame, row: int, column: str) -> str:
     return f"{file}, row {row}{line}, column {column!r}"
 
 
-def _refuse(table: pd.DataFrame, column: str, bad: Any, cure: str) -> None:
+def _refuse(table: pd.DataFrame, column: str, bad: ArrayLike, cure: str) -> None:
     found = np.flatnonzero(np.asarray(bad))
     if found.size:
         value = table[column].iloc[int(found[0])]
         value = value.item() if isinstance(value, np.generic) else value
-        raise DataError(f"{_at(table, int(found[0]), column)}: got {value!r} ({found.size} such rows); {cure}")
+        raise DataError(
+            f"{_at(table, int(found[0]), column)}: got {value!r} ({found.size} such rows); {cure}"
+        )
 
 
 def _integers(table: pd.DataFrame, column: str) -> NDArray[np.int64]:
@@ -154,20 +159,28 @@ def _integers(table: pd.DataFrame, column: str) -> NDArray[np.int64]:
 def _need(table: pd.DataFrame, columns: tuple[str, ...], known: tuple[str, ...]) -> None:
     for column in columns:
         if column not in table:
-            raise UnknownFieldError(f"{_file(table)}: column {column!r} is missing; {nearest(column, table.columns)}")
+            raise UnknownFieldError(
+                f"{_file(table)}: column {column!r} is missing; {nearest(column, table.columns)}"
+            )
     for column in table.columns if known else ():
         if column not in known:
-            raise UnknownFieldError(f"{_file(table)}: column {column!r} is unknown; {nearest(str(column), known)}")
+            raise UnknownFieldError(
+                f"{_file(table)}: column {column!r} is unknown; {nearest(str(column), known)}"
+            )
 
 
 def _check_edges(table: pd.DataFrame) -> pd.DataFrame:
     if not isinstance(table, pd.DataFrame):
-        raise KindError(f"edges must be a pandas DataFrame, got {type(table).__name__}; read files with read_edges")
+        raise KindError(
+            f"edges must be a pandas DataFrame, got {type(table).__name__}; read files with read_edges"
+        )
     _need(table, ("source", "target"), ("source", "target", "weight", "layer"))
     result = pd.DataFrame({name: _integers(table, name) for name in ("source", "target")})
     if "weight" in table:
         weight = pd.to_numeric(table["weight"], errors="coerce").to_numpy(np.float64)
-        _refuse(table, "weight", ~(np.isfinite(weight) & (weight >= 0)), "weights are contacts per day, 0 or more")
+        _refuse(
+            table, "weight", ~(np.isfinite(weight) & (weight >= 0)), "weights are contacts per day, 0 or more"
+        )
         result["weight"] = weight.astype(np.float32)
     if "layer" in table:
         name = table["layer"].astype("string").str.strip()
@@ -183,7 +196,9 @@ def _check_edges(table: pd.DataFrame) -> pd.DataFrame:
 
 def _check_agents(table: pd.DataFrame) -> pd.DataFrame:
     if not isinstance(table, pd.DataFrame):
-        raise KindError(f"agents must be a pandas DataFrame, got {type(table).__name__}; read files with read_agents")
+        raise KindError(
+            f"agents must be a pandas DataFrame, got {type(table).__name__}; read files with read_agents"
+        )
     _need(table, ("key",), ())
     result = table.reset_index(drop=True).copy()
     result.attrs["path"] = _file(table)
@@ -220,8 +235,8 @@ def _columns(table: pd.DataFrame) -> tuple[dict[str, NDArray[Any]], dict[str, Fi
         fields["age"] = Field("age", "age", "years")
         if "age_group" not in columns:
             columns["age_group"] = np.minimum(columns["age"] // 10, 8).astype(np.uint8)
-            names = (*(f"{10 * decade}-{10 * decade + 9}" for decade in range(8)), "80+")
-            fields["age_group"] = Field("age_group", "ten-year age group", categories=names)
+            decades = (*(f"{10 * decade}-{10 * decade + 9}" for decade in range(8)), "80+")
+            fields["age_group"] = Field("age_group", "ten-year age group", categories=decades)
     return columns, fields
 
 
@@ -230,5 +245,10 @@ def _rows(edges: pd.DataFrame, column: str, keys: NDArray[np.int64]) -> NDArray[
     order = np.argsort(keys, kind="stable")
     ids = edges[column].to_numpy(np.int64)
     at = np.minimum(np.searchsorted(keys[order], ids), len(keys) - 1)
-    _refuse(edges, column, keys[order][at] != ids, "no agent has this key; add it to the agent table or drop the edge")
+    _refuse(
+        edges,
+        column,
+        keys[order][at] != ids,
+        "no agent has this key; add it to the agent table or drop the edge",
+    )
     return np.asarray(order[at])

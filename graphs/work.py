@@ -1,7 +1,7 @@
 """Work: who is employed where, in sites of enterprises and teams within sites.
 
-The business table says how many employees of each enterprise class work in a region; the commute table says where
-they live. Employment by age is assumed and scaled, region by region, until both are met.
+The business table says how many employees of each enterprise class work in a region; the commute table says
+where they live. Employment by age is assumed and scaled, region by region, until both are met.
 """
 
 from __future__ import annotations
@@ -103,7 +103,13 @@ def site_sizes(total: int, mean: float, sigma: float, largest: float) -> Ints:
 
 
 def make_sites(
-    country: Country, seed: int, region: int, arrivals: list[Ints], start: int, num_people: int, employees: Ints
+    country: Country,
+    seed: int,
+    region: int,
+    arrivals: list[Ints],
+    start: int,
+    num_people: int,
+    employees: Ints,
 ) -> Sites:
     """Seat everybody who works in a region.
 

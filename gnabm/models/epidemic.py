@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gnabm.agents import Agents, Column, StageName, Stages
 from gnabm.errors import DataError
-from gnabm.model import Entries, Model, Observable, State, count_by_stage
+from gnabm.model import Leavers, Model, Observable, State, count_by_stage
 from gnabm.neighbours import Neighbours
 from gnabm.rule import Rule, SeedAgents, SeedAtRandom, Step
 
@@ -47,23 +47,22 @@ class Infect(Rule):
         infectious: Stage of those who transmit.
     """
 
-    def __init__(
-        self, transmission_rate: float, source: StageName, target: StageName, infectious: StageName
-    ) -> None:
+    def __init__(self, transmission_rate: float, source: StageName, target: StageName, infectious: StageName) -> None:
         super().__init__()
         self.transmission_rate = _rate(transmission_rate, "transmission_rate")
         self.source, self.target, self.infectious = source, target, infectious
 
     def where(self, agents: Agents) -> Tensor:
         """The susceptible."""
-        return agents.stage.is_(self.source)  # type: ignore[union-attr]
+        flags: Tensor = agents.stage.is_(self.source)
+        return flags
 
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Move the newly infected."""
         stage = agents.stage
-        sent = agents.everyone.stage.is_(self.infectious)  # type: ignore[union-attr]
+        sent = agents.everyone.stage.is_(self.infectious)
         hazard = self.transmission_rate * contacts.sum_neighbours(sent)
-        return {"stage": stage.move(self.source, self.target, step.bernoulli(happens(hazard, step.dt)))}  # type: ignore[union-attr]
+        return {"stage": stage.move(self.source, self.target, step.bernoulli(happens(hazard, step.dt)))}
 
 
 class Leave(Rule):
@@ -83,12 +82,13 @@ class Leave(Rule):
 
     def where(self, agents: Agents) -> Tensor:
         """Those in the stage."""
-        return agents.stage.is_(self.source)  # type: ignore[union-attr]
+        flags: Tensor = agents.stage.is_(self.source)
+        return flags
 
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Move those who leave."""
         leaving = step.bernoulli(happens(self.rate, step.dt))
-        return {"stage": agents.stage.move(self.source, self.target, leaving)}  # type: ignore[union-attr]
+        return {"stage": agents.stage.move(self.source, self.target, leaving)}
 
 
 class InfectByAge(Rule):
@@ -116,27 +116,30 @@ class InfectByAge(Rule):
     ) -> None:
         super().__init__("Infect")
         self.transmission_rate = _rate(transmission_rate, "transmission_rate")
-        self.susceptibility = None if susceptibility is None else nn.Parameter(_positive(susceptibility, "susceptibility"))
-        self.register_buffer("profile", _positive(profile, "infectiousness"))
+        self.susceptibility = (
+            None if susceptibility is None else nn.Parameter(_positive(susceptibility, "susceptibility"))
+        )
+        self.profile = nn.Parameter(_positive(profile, "infectiousness"))
         self.layer_weights = nn.ParameterDict({n: _rate(v, f"layer_weights.{n}") for n, v in layer_weights.items()})
         self.stages = tuple(SEIR)
 
     def where(self, agents: Agents) -> Tensor:
         """The susceptible."""
-        return agents.stage.is_(self.stages[0])  # type: ignore[union-attr]
+        flags: Tensor = agents.stage.is_(self.stages[0])
+        return flags
 
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Move the newly infected and note the step."""
         susceptible, exposed, infectious, _ = self.stages
         everyone = agents.everyone
-        age = (step.index - everyone.infected_on).clamp(0, self.profile.shape[0] - 1)  # type: ignore[operator]
-        sent = self.profile.index_select(0, age) * everyone.stage.is_(infectious)  # type: ignore[union-attr,operator]
+        age = (step.index - everyone.infected_on).clamp(0, self.profile.shape[0] - 1)
+        sent = self.profile.index_select(0, age) * everyone.stage.is_(infectious)
         hazard = self.transmission_rate * contacts.sum_neighbours(sent, dict(self.layer_weights))
         if self.susceptibility is not None:
-            hazard = hazard * self.susceptibility.index_select(0, agents.age_group.to(torch.int32))  # type: ignore[union-attr]
+            hazard = hazard * self.susceptibility.index_select(0, agents.age_group.to(torch.int32))
         newly = step.bernoulli(happens(hazard, step.dt))
-        stage = agents.stage.move(susceptible, exposed, newly)  # type: ignore[union-attr]
-        infected_on = torch.where(newly != 0, step.index, agents.infected_on)  # type: ignore[arg-type]
+        stage = agents.stage.move(susceptible, exposed, newly)
+        infected_on = torch.where(newly != 0, step.index, agents.infected_on)
         return {"stage": stage, "infected_on": infected_on.to(torch.int32)}
 
 
@@ -160,7 +163,7 @@ def _seeds(susceptible: StageName, infected: StageName, initial_infected: float 
 
 
 def _incidence(susceptible: StageName) -> Observable:
-    return Observable("incidence", Entries(susceptible), meaning="new infections in the step, initial ones excluded")
+    return Observable("incidence", Leavers(susceptible), meaning="new infections in the step, initial ones excluded")
 
 
 # Models
@@ -223,7 +226,9 @@ def seir(
         ],
         state={
             "stage": SEIR,
-            "infected_on": State(0, torch.int32, "step of infection; 0 for those infected at the start and never", "step"),
+            "infected_on": State(
+                0, torch.int32, "step of infection; 0 for those infected at the start and never", "step"
+            ),
         },
         initial=_seeds(s, e, initial_infected),
         observe=[count_by_stage, _incidence(s)],
