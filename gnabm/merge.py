@@ -59,9 +59,7 @@ def collect(
             got = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise KindError(f"rule {rule.name!r} returned {name!r} as {got}, expected {expected}")
         if len(value) != num_rows:
-            raise ShapeError(
-                f"rule {rule.name!r} returned {len(value)} values of {name!r} for {num_rows} rows"
-            )
+            raise ShapeError(f"rule {rule.name!r} returned {len(value)} values of {name!r} for {num_rows} rows")
         result[name] = Change(rule.name, rule.writes[name], rows, mask, value)
     return result
 
@@ -148,7 +146,6 @@ def _refuse_overlap(name: str, old: Column, changes: Sequence[Change], keys: Ten
             if both.numel():
                 raise ConflictError(
                     f"rules {other!r} and {change.rule!r} both change {name!r} of agent {int(keys[both[0]])} in one "
-                    "step 
-                    f"({both.numel()} such agents); make their conditions exclusive or put them in two phases"
+                    f"step ({both.numel()} such agents); make their conditions exclusive or put them in two phases"
                 )
         seen.append((change.rule, rows))

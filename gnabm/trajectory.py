@@ -327,6 +327,6 @@ def open_trajectory(path: str | Path) -> xr.Dataset:
     if dataset.attrs.get("gnabm_kind") != "trajectory" or dataset.attrs.get("gnabm_schema") != SCHEMA:
         raise StoreError(
             f"{path} is a {dataset.attrs.get('gnabm_kind', 'foreign')} store of schema "
-            f"{dataset.attrs.get('gnabm_schema')}, expected a trajectory of schema {SCHEMA}; run it again with this version"
+            f"{dataset.attrs.get('gnabm_schema')}, expected a trajectory of schema {SCHEMA}; run it again"
         )
     return dataset
