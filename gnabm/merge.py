@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gnabm.agents import Agents, Column, Stage
 from gnabm.errors import ConflictError, DataError, KindError, ShapeError
+from gnabm.messages import nonzero_rows
 from gnabm.rule import Merge, Rule
 
 
@@ -76,10 +77,8 @@ def merge(name: str, old: Column, changes: Sequence[Change], keys: Tensor) -> Co
     Raises:
         ConflictError: Two exclusive rules changed one agent.
     """
-    if len(changes) > 1 and changes[0].merge == "exclusive":
-        _refuse_overlap(name, old, changes, keys)
     if isinstance(old, Stage):
-        return _merge_stage(old, changes)
+        return _merge_stage(name, old, changes, keys)
     new = old
     for change in changes:
         value = change.value
@@ -90,23 +89,29 @@ def merge(name: str, old: Column, changes: Sequence[Change], keys: Tensor) -> Co
             new = new + value if change.rows is None else new.index_add(0, change.rows, value)
         elif change.rows is not None:
             at, picked = _changed(old, change)
+            _refuse_overlap(name, old, new, at, change, keys)
             new = new.index_copy(0, at, picked)
+        elif len(changes) == 1:
+            new = value if change.mask is None else torch.where(change.mask, value, new)
         else:
-            touched = change.mask if len(changes) == 1 else _hard_difference(old, change)
-            new = value if touched is None else torch.where(touched, value, new)
+            touched = _hard_difference(old, change)
+            _refuse_overlap(name, old, new, nonzero_rows(touched), change, keys)
+            new = torch.where(touched, value, new)
     return new
 
 
-def _merge_stage(old: Stage, changes: Sequence[Change]) -> Stage:
+def _merge_stage(name: str, old: Stage, changes: Sequence[Change], keys: Tensor) -> Stage:
     codes, flags = old.codes, old.flags
     for change in changes:
         value = change.value
         assert isinstance(value, Stage)
         if change.rows is not None:
             at, picked = _changed(old.codes, change)
+            _refuse_overlap(name, old.codes, codes, at, change, keys)
             codes = codes.index_copy(0, at, picked)
             continue
         touched = _hard_difference(old.codes, change)
+        _refuse_overlap(name, old.codes, codes, nonzero_rows(touched), change, keys)
         codes = torch.where(touched, value.codes, codes)
         if flags is not None and old.flags is not None and value.flags is not None:
             difference = value.flags - old.flags
@@ -129,23 +134,18 @@ def _changed(old: Tensor, change: Change) -> tuple[Tensor, Tensor]:
     """Rows that a rule with `where` really changed, and their new values."""
     assert change.rows is not None
     new = _codes(change.value)
-    at = (new != old.index_select(0, change.rows)).nonzero().squeeze(1)
+    at = nonzero_rows(new != old.detach().index_select(0, change.rows))  # which rows moved is not learned
     return change.rows.index_select(0, at), new.index_select(0, at)
 
 
-def _refuse_overlap(name: str, old: Column, changes: Sequence[Change], keys: Tensor) -> None:
-    before = _codes(old)
-    seen: list[tuple[str, Tensor]] = []
-    for change in changes:
-        if change.rows is not None:
-            rows, _ = _changed(before, change)
-        else:
-            rows = _hard_difference(before, change).nonzero().squeeze(1)
-        for other, theirs in seen:
-            both = rows[torch.isin(rows, theirs, assume_unique=True)]
-            if both.numel():
-                raise ConflictError(
-                    f"rules {other!r} and {change.rule!r} both change {name!r} of agent {int(keys[both[0]])} in one "
-                    f"step ({both.numel()} such agents); make their conditions exclusive or put them in two phases"
-                )
-        seen.append((change.rule, rows))
+def _refuse_overlap(name: str, old: Tensor, new: Tensor, rows: Tensor, change: Change, keys: Tensor) -> None:
+    """Refuse rows that an earlier rule of the phase has changed already."""
+    if new is old:
+        return
+    twice = rows[(new.index_select(0, rows) != old.index_select(0, rows)).detach()]  # a check, not a value
+    if twice.numel():
+        raise ConflictError(
+            f"rule {change.rule!r} and an earlier rule of its phase both change {name!r} of agent "
+            f"{int(keys[twice[0]])} in one step ({twice.numel()} such agents); make their conditions exclusive or put "
+            "them in two phases"
+        )

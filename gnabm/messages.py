@@ -27,6 +27,18 @@ except ImportError as error:
 _NO_WEIGHT = torch.empty(0, dtype=torch.float32)
 
 
+def nonzero_rows(x: Tensor) -> Tensor:
+    """Rows where a mask holds or a value is not zero, ascending.
+
+    Args:
+        x: (n,) bool or number.
+
+    Returns:
+        (num_rows,) int64; the same as `x.nonzero()`, several times faster on one thread.
+    """
+    return torch.from_numpy(np.flatnonzero((x if x.dtype == torch.bool else x != 0).numpy()))
+
+
 def segment_sum(values: Tensor, indptr: Tensor) -> Tensor:
     """Sum consecutive segments, left to right.
 
@@ -132,7 +144,8 @@ def push_places(active: Tensor, value: Tensor, place: Tensor, num_places: int) -
 @numba.njit(parallel=True, cache=True, nogil=True)
 def _read_places(sums, own, place, weight, rows, some, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     for k in numba.prange(out.size):
-        i = rows[k] if some else k
+        # Signed on purpose: mixed with the loop's unsigned counter a row would become a float.
+        i = rows[k] if some else np.int64(k)
         p = place[i]
         out[k] = (sums[p] - own[i]) * weight[p] if p >= 0 else own[i] * 0
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gnabm.contacts import Mixing
 from gnabm.exchange import ShardGroup, exchange, total
-from gnabm.messages import add_in_order, draw_contacts
+from gnabm.messages import add_in_order, draw_contacts, nonzero_rows
 from gnabm.shard import MixingShard
 
 _TAIL = 1e-12
@@ -92,7 +92,7 @@ def drawn_sum(
     Returns:
         Like x; differentiable in x along the contacts drawn.
     """
-    senders = torch.arange(x.shape[0]) if everyone else x.nonzero().squeeze(1)
+    senders = torch.arange(x.shape[0]) if everyone else nonzero_rows(x)
     first, who, index = draw_contacts(
         state, keys.index_select(0, senders), shard.group.index_select(0, senders), shard.area.index_select(0, senders),
         tables.number_cdf, tables.group_cdf, tables.level_cdf, tables.range_first, tables.range_count,
@@ -103,7 +103,7 @@ def drawn_sum(
         for rank in range(1, group.size):
             owner += index >= shard.first[rank].index_select(0, who)
         # Contacts travel in the order of senders; ranks own ascending rows, so joined by rank they stay in order.
-        order = [(owner == rank).nonzero().squeeze(1) for rank in range(group.size)]
+        order = [nonzero_rows(owner == rank) for rank in range(group.size)]
         who = torch.cat(group.all_to_all([who.index_select(0, o) for o in order]))
         index = torch.cat(group.all_to_all([index.index_select(0, o) for o in order]))
         value = torch.cat(exchange(group, [value.index_select(0, o) for o in order]))

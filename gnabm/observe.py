@@ -11,7 +11,7 @@ from torch import Tensor
 from gnabm.agents import Agents, Stage
 from gnabm.errors import DataError
 from gnabm.exchange import from_fixed, to_fixed, total
-from gnabm.messages import count_pairs
+from gnabm.messages import count_pairs, nonzero_rows
 from gnabm.model import Observable
 from gnabm.shard import Shard
 
@@ -89,7 +89,7 @@ class Observer:
         if isinstance(value, Stage):
             return count_pairs(value.codes, grouping.index, len(value.family), grouping.size)
         if value.dtype == torch.bool:
-            rows = value.nonzero().squeeze(1)
+            rows = nonzero_rows(value)
             return torch.bincount(grouping.index.index_select(0, rows), minlength=grouping.size)
         return to_fixed(value, grouping.index, grouping.size)
 

@@ -20,7 +20,7 @@ from gnabm.agents import Field
 from gnabm.contacts import Array, Edges, Mixing, Places
 from gnabm.errors import DataError
 from gnabm.exchange import ShardGroup, Solo, exchange
-from gnabm.messages import transpose
+from gnabm.messages import nonzero_rows, transpose
 from gnabm.population import Population
 
 _PLACES_PER_READ = 1 << 16
@@ -137,14 +137,14 @@ class Halo:
         Returns:
             (num_active,) int64 sources, ascending, and their (num_active,) values.
         """
-        own = x.nonzero().squeeze(1)
+        own = nonzero_rows(x)
         value = x.index_select(0, own)
         if group.size == 1:
             return own, value
         positions, values = [], []
         for rows in self.send:
             boundary = x.index_select(0, rows)
-            at = boundary.nonzero().squeeze(1)
+            at = nonzero_rows(boundary)
             positions.append(at)
             values.append(boundary.index_select(0, at))
         got_at, got = group.all_to_all(positions), group.all_to_all(values)

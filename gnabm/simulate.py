@@ -14,6 +14,7 @@ from gnabm.agents import Agents, Column, Stage
 from gnabm.contacts import Contacts
 from gnabm.errors import DataError, KindError, UnknownFieldError, nearest
 from gnabm.merge import Change, collect, merge
+from gnabm.messages import nonzero_rows
 from gnabm.mixing import MixingTables
 from gnabm.model import Model
 from gnabm.neighbours import Form, Neighbours
@@ -113,7 +114,7 @@ class Simulation:
         if flags is not None:
             possible = flags.detach() != 0 if flags.is_floating_point() else flags  # who can change is not learned
             mask = possible if self.differentiable else None
-            rows = None if self.differentiable else possible.nonzero().squeeze(1)
+            rows = None if self.differentiable else nonzero_rows(possible)
         shown = self.agents if rows is None else self.agents.only(rows)
         step = Step(
             self.index, self.dt, self.seed, {} if self.index < 0 else self.observed, self.start, rule.name,

@@ -227,7 +227,7 @@ def seir(
         state={
             "stage": SEIR,
             "infected_on": State(
-                0, torch.int32, "step of infection; 0 for those infected at the start and never", "step"
+                -1, torch.int32, "step of infection; -1 for those infected at the start or never", "step"
             ),
         },
         initial=_seeds(s, e, initial_infected),
