@@ -60,13 +60,13 @@ $(STAMP):
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install setuptools numpy torch
 	@set -e; \
-	wheels=$(WHEELS)/torch-$$($(BIN)/python -c 'import torch; print(torch.__version__)'); \
+	wheels=$(abspath $(WHEELS))/torch-$$($(BIN)/python -c 'import torch; print(torch.__version__)'); \
 	install="$(PIP) install --no-deps --no-index --find-links $$wheels torch-scatter"; \
 	mkdir -p $$wheels; \
 	$$install 2>/dev/null || { \
 	  echo "building torch-scatter once for this torch, a few minutes"; \
-	  printf '[build_ext]\nparallel = 4\n' > $$wheels/build.cfg; \
-	  DIST_EXTRA_CONFIG=$$PWD/$$wheels/build.cfg $(PIP) wheel --no-cache-dir --no-deps \
+	  printf '[build_ext]\nparallel = 2\n' > $$wheels/build.cfg; \
+	  DIST_EXTRA_CONFIG=$$wheels/build.cfg $(PIP) wheel --no-cache-dir --no-deps \
 	    --no-build-isolation --wheel-dir $$wheels torch-scatter; \
 	  $$install; }
 	$(PIP) install --no-build-isolation --editable '.[dev]'

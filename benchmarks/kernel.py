@@ -29,9 +29,7 @@ def uniform(key: np.uint64, item: np.uint64) -> float:
 
 
 @numba.njit(parallel=True)
-def push_hazard(
-    indptr: Array, source: Array, infectious: Array, hazard: Array, rate: float, parts: int
-) -> None:
+def push_hazard(indptr: Array, source: Array, infectious: Array, hazard: Array, rate: float, parts: int) -> None:
     """Add the rate of each infectious agent to those it meets; each thread owns a range of agents."""
     size = (len(hazard) + parts - 1) // parts
     sent = np.float32(rate)
@@ -45,9 +43,7 @@ def push_hazard(
 
 
 @numba.njit(parallel=True)
-def push_draws(
-    indptr: Array, source: Array, infectious: Array, stage: Array, hit: Array, p: float, key: int
-) -> None:
+def push_draws(indptr: Array, source: Array, infectious: Array, stage: Array, hit: Array, p: float, key: int) -> None:
     """Draw for each contact of an infectious with a susceptible agent; threads may set the same mark."""
     for k in numba.prange(len(infectious)):
         i = infectious[k]
@@ -58,9 +54,7 @@ def push_draws(
 
 
 @numba.njit(parallel=True)
-def scan(
-    stage: Array, hazard: Array, marks: bool, recovery: float, key: int, found: Array, parts: int
-) -> Array:
+def scan(stage: Array, hazard: Array, marks: bool, recovery: float, key: int, found: Array, parts: int) -> Array:
     """Draw, update, clear; the infectious of the next day, ascending."""
     size = (len(stage) + parts - 1) // parts
     count = np.zeros(parts, np.int64)
@@ -104,9 +98,7 @@ def prepare(graph: Graph, setting: Setting, draw_per_contact: bool) -> Callable[
                 push_draws(graph.indptr, graph.source, infectious, stage, hazard, per_contact, push_key)
             else:
                 push_hazard(graph.indptr, graph.source, infectious, hazard, rate, parts)
-            infectious = scan(
-                stage, hazard, draw_per_contact, setting.recovery_probability, scan_key, found, parts
-            )
+            infectious = scan(stage, hazard, draw_per_contact, setting.recovery_probability, scan_key, found, parts)
         return float(np.mean(stage != SUSCEPTIBLE))
 
     run(0, steps=1)

@@ -73,9 +73,7 @@ def message_passing(graph: Graph, setting: Setting) -> Run:
     return _in_torch(lambda x: layer(x[:, None], edges).squeeze(1), graph.num_agents, setting)
 
 
-def _in_torch(
-    sum_contacts: "Callable[[torch.Tensor], torch.Tensor]", num_agents: int, setting: Setting
-) -> Run:
+def _in_torch(sum_contacts: "Callable[[torch.Tensor], torch.Tensor]", num_agents: int, setting: Setting) -> Run:
     """The step in dense torch, around any way to sum over contacts."""
     import torch
 

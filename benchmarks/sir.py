@@ -181,9 +181,7 @@ def main() -> int:
         console = Console(width=110)
     facts = machine.describe()
     facts["load before"] = f"{os.getloadavg()[0]:.2f}"
-    facts["random gather"] = (
-        f"{machine.gather_rate(asked.threads) / 1e6:.0f} million reads/s from a 20 MB table"
-    )
+    facts["random gather"] = f"{machine.gather_rate(asked.threads) / 1e6:.0f} million reads/s from a 20 MB table"
     facts["threads"] = str(asked.threads)
     facts["command"] = f"`{shlex.join(['python', '-m', 'benchmarks.sir', *sys.argv[1:]])}`"
     results = []
@@ -207,9 +205,7 @@ def main() -> int:
         console.print(f"written to {asked.out}")
     failed = [r for r in results if not r.agree]
     for result in failed:
-        console.print(
-            f"attack rates at {result.num_agents:,} agents differ by more than {result.tolerance:.4f}"
-        )
+        console.print(f"attack rates at {result.num_agents:,} agents differ by more than {result.tolerance:.4f}")
     return int(bool(failed))
 
 

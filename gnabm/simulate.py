@@ -13,6 +13,7 @@ from torch import Tensor
 from gnabm.agents import Agents, Column, Stage
 from gnabm.contacts import Contacts
 from gnabm.errors import DataError, KindError, UnknownFieldError, nearest
+from gnabm.memory import keep_heap
 from gnabm.merge import Change, collect, merge
 from gnabm.messages import nonzero_rows
 from gnabm.mixing import MixingTables
@@ -68,6 +69,8 @@ class Simulation:
         )
         self.start = datetime(start.year, start.month, start.day) if start is not None else None
         self.estimator, self.differentiable, self.tap = estimator(gradient), gradient is not None, tap
+        if not self.differentiable:
+            keep_heap()
         self.index = -1
         layers = shard.layers.items()
         self.tables = {n: MixingTables.of(v.layer, self.dt) for n, v in layers if isinstance(v, MixingShard)}

@@ -1,6 +1,6 @@
 """graphs: who meets whom. Populations from published tables or your own, and the store that holds them."""
 
-from graphs.build import build, ensure
+from graphs.building import build, ensure
 from graphs.fidelity import contact_matrices, summarise
 from graphs.pyg import from_pyg
 from graphs.sources import countries

@@ -28,9 +28,7 @@ def age_counts(country: Country, band_people: Ints) -> Ints:
     return counts
 
 
-def region_ages(
-    seed: int, region: int, band: NDArray[np.uint8], counts: Ints, before: Ints
-) -> NDArray[np.uint8]:
+def region_ages(seed: int, region: int, band: NDArray[np.uint8], counts: Ints, before: Ints) -> NDArray[np.uint8]:
     """Age of each person of one region.
 
     Args:

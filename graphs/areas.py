@@ -61,9 +61,7 @@ def _bisect(graph: list[list[int]], nodes: list[int]) -> list[int]:
     if len(nodes) <= 2:
         return nodes
     local = {node: number for number, node in enumerate(nodes)}
-    part = pymetis.part_graph(
-        2, [[local[o] for o in graph[node] if o in local] for node in nodes]
-    ).vertex_part
+    part = pymetis.part_graph(2, [[local[o] for o in graph[node] if o in local] for node in nodes]).vertex_part
     halves = [[node for node, side in zip(nodes, part, strict=True) if side == s] for s in (0, 1)]
     if not halves[0] or not halves[1]:
         halves = [nodes[: len(nodes) // 2], nodes[len(nodes) // 2 :]]

@@ -38,9 +38,7 @@ def assemble(plan: Plan, people: list[People], schools: list[Schools], sites: li
     age = np.concatenate([part.age for part in people])
     region = np.repeat(np.arange(len(people), dtype=np.uint8), plan.region_people)
     areas_before = np.cumsum(plan.num_areas) - plan.num_areas
-    area = np.concatenate(
-        [part.area + np.int32(first) for part, first in zip(people, areas_before, strict=True)]
-    )
+    area = np.concatenate([part.area + np.int32(first) for part, first in zip(people, areas_before, strict=True)])
     columns = {
         "age": age,
         "region": region,
@@ -51,9 +49,7 @@ def assemble(plan: Plan, people: list[People], schools: list[Schools], sites: li
         "home": _homes(people, num_agents),
         "class": _join([part.classes for part in schools], plan.row_start),
         "school": _join([part.schools for part in schools], plan.row_start),
-        "team": _from_members(
-            num_agents, [part.team_rows for part in sites], [part.team_size for part in sites]
-        ),
+        "team": _from_members(num_agents, [part.team_rows for part in sites], [part.team_size for part in sites]),
         "site": _from_members(num_agents, [part.rows for part in sites], [part.site_size for part in sites]),
         "community": _community(plan, age, area),
     }
@@ -114,9 +110,7 @@ def _community(plan: Plan, age: NDArray[np.uint8], area: NDArray[np.int32]) -> d
     }
 
 
-def _visits(
-    country: Country, layers: dict[str, dict[str, Array]], age: NDArray[np.uint8]
-) -> dict[str, float]:
+def _visits(country: Country, layers: dict[str, dict[str, Array]], age: NDArray[np.uint8]) -> dict[str, float]:
     """Contacts per visit that meet the published totals of school ages (5-19) and of work.
 
     Pupils carry all that ages 5-19 report at school, workers all that anybody reports at work.

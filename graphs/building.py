@@ -116,9 +116,7 @@ def build(
     return out
 
 
-def _run(
-    plan: Plan, scheduler: str, num_workers: int | None
-) -> tuple[list[People], list[Schools], list[Sites]]:
+def _run(plan: Plan, scheduler: str, num_workers: int | None) -> tuple[list[People], list[Schools], list[Sites]]:
     """Run the tasks of all regions; only whole numbers and rows travel between them."""
     shared = delayed(plan, traverse=False, pure=False)
     regions = range(len(plan.region_people))
@@ -169,9 +167,7 @@ def ensure(
         StoreError: the stored population is damaged.
     """
     resolved = resolve(config)
-    name = (
-        f"{resolved.country.lower().replace(' ', '_')}-{resolved.num_agents}-{content_hash(config)[:16]}.zarr"
-    )
+    name = f"{resolved.country.lower().replace(' ', '_')}-{resolved.num_agents}-{content_hash(config)[:16]}.zarr"
     path = Path(cache_dir) / name
     if not path.exists():
         try:

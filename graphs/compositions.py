@@ -126,9 +126,7 @@ def fit(country: Country) -> Compositions:
     def dual(multipliers: Floats) -> tuple[float, Floats]:
         weight, log_mass = weights(multipliers)
         gradient = np.einsum("c,cf->f", weight, features) - target + slack**2 * multipliers
-        value = (
-            log_mass - float((multipliers * target).sum()) + 0.5 * float(((slack * multipliers) ** 2).sum())
-        )
+        value = log_mass - float((multipliers * target).sum()) + 0.5 * float(((slack * multipliers) ** 2).sum())
         return value, gradient
 
     def curvature(multipliers: Floats) -> Floats:

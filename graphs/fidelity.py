@@ -128,9 +128,7 @@ def _contacts(population: Population) -> dict[str, Any]:
     group = np.zeros(population.num_agents, np.uint8) if age is None else activity_group(age)
     total = {name: meetings(layer, group, groups) for name, layer in layers.items()}
     result: dict[str, Any] = {
-        "contacts_per_agent": {
-            name: float(value.sum()) / population.num_agents for name, value in total.items()
-        }
+        "contacts_per_agent": {name: float(value.sum()) / population.num_agents for name, value in total.items()}
     }
     if age is not None:
         people = np.maximum(np.bincount(group, minlength=NUM_GROUPS), 1)[:, None]

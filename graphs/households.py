@@ -64,9 +64,7 @@ def count_sizes(country: Country, num_agents: int) -> Ints:
     missing = num_agents - int((count * _SIZES).sum())
     # A person more in |missing| households: from size 2 to 3, or back; both sizes are common.
     if count[1] < missing or count[2] < -missing:
-        raise DataError(
-            f"{num_agents} agents are too few to form the households of a country; ask for 1000 or more"
-        )
+        raise DataError(f"{num_agents} agents are too few to form the households of a country; ask for 1000 or more")
     count[1] -= missing
     count[2] += missing
     return count
@@ -189,9 +187,9 @@ def region_bands(households: Households) -> Ints:
     """(R, 8) people of each band in each region."""
     return np.stack(
         [
-            np.einsum(
-                "c,cb->b", np.bincount(homes, minlength=len(households.people)), households.people
-            ).reshape(NUM_BANDS)
+            np.einsum("c,cb->b", np.bincount(homes, minlength=len(households.people)), households.people).reshape(
+                NUM_BANDS
+            )
             for homes in households.by_region
         ]
     )

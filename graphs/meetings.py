@@ -78,9 +78,7 @@ def _mixing(layer: Mixing, group: Codes, num_groups: int) -> Floats:
     """
     own = np.asarray(layer.group[:])
     pools = layer.matrix.shape[0]
-    joint = np.bincount(group.astype(np.int64) * pools + own, minlength=num_groups * pools).reshape(
-        num_groups, pools
-    )
+    joint = np.bincount(group.astype(np.int64) * pools + own, minlength=num_groups * pools).reshape(num_groups, pools)
     share = joint / np.maximum(joint.sum(axis=0), 1)
     return np.asarray(joint @ layer.matrix @ share.T)
 

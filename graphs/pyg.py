@@ -35,22 +35,16 @@ def from_pyg(data: Data) -> Population:
     from torch_geometric.data import Data
 
     if not isinstance(data, Data):
-        raise KindError(
-            f"expected torch_geometric.data.Data, got {type(data).__name__}; pass one homogeneous graph"
-        )
+        raise KindError(f"expected torch_geometric.data.Data, got {type(data).__name__}; pass one homogeneous graph")
     edge_index = data.edge_index
     if not isinstance(edge_index, torch.Tensor) or edge_index.dim() != 2 or edge_index.shape[0] != 2:
         came = tuple(edge_index.shape) if isinstance(edge_index, torch.Tensor) else type(edge_index).__name__
         raise ShapeError(f"data.edge_index must be (2, num_edges) int64, got {came}")
     node_tensors = {
-        name: value
-        for name, value in data.to_dict().items()
-        if torch.is_tensor(value) and _has_node_rows(data, name)
+        name: value for name, value in data.to_dict().items() if torch.is_tensor(value) and _has_node_rows(data, name)
     }
     if "num_nodes" not in data and not node_tensors:
-        raise KindError(
-            "data does not say how many nodes it has; set data.num_nodes (isolated nodes have no edge)"
-        )
+        raise KindError("data does not say how many nodes it has; set data.num_nodes (isolated nodes have no edge)")
     num_agents = int(data.num_nodes or 0)
     try:
         contacts = Contacts.from_edges(edge_index[0], edge_index[1], _weight(data), num_agents=num_agents)
@@ -67,9 +61,7 @@ def from_pyg(data: Data) -> Population:
 
 
 def _has_node_rows(data: Data, name: str) -> bool:
-    return name not in ("edge_index", "edge_attr", "edge_weight", "num_nodes") and bool(
-        data.is_node_attr(name)
-    )
+    return name not in ("edge_index", "edge_attr", "edge_weight", "num_nodes") and bool(data.is_node_attr(name))
 
 
 def _weight(data: Data) -> torch.Tensor | None:

@@ -55,8 +55,6 @@ def _compute_distributed(tasks: list[Any], workers: int) -> list[Any]:
         client = None
     if client is not None:
         return list(client.gather(client.compute(tasks)))
-    local = untyped.LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
-    )
+    local = untyped.LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None)
     with local as cluster, untyped.Client(cluster) as client:
         return list(client.gather(client.compute(tasks)))

@@ -117,8 +117,7 @@ def _age_now(table: pd.DataFrame) -> Floats:
     """People by five-year age, interpolated linearly between the two years of the table."""
     years = sorted(table["year"].unique())
     first, last = (
-        table[table["year"] == year].drop(columns=["year", "sex"]).sum().to_numpy(np.float64)
-        for year in years
+        table[table["year"] == year].drop(columns=["year", "sex"]).sum().to_numpy(np.float64) for year in years
     )
     weight = (YEAR - years[0]) / (years[1] - years[0])
     return np.asarray(first + weight * (last - first))
@@ -126,9 +125,7 @@ def _age_now(table: pd.DataFrame) -> Floats:
 
 def _commute(table: pd.DataFrame, codes: list[int]) -> Floats:
     flow = (
-        table.pivot_table(
-            index="home_region", columns="work_region", values="workers", aggfunc="sum", fill_value=0
-        )
+        table.pivot_table(index="home_region", columns="work_region", values="workers", aggfunc="sum", fill_value=0)
         .reindex(index=codes, columns=codes, fill_value=0)
         .to_numpy(np.float64)
     )
@@ -168,10 +165,7 @@ def load_country(name: str) -> Country:
         name=name,
         regions=tuple(names),
         residents=region["erp_2023_06_30"].to_numpy(np.float64),
-        households=frames["households_by_region"]
-        .set_index("region")["households"]
-        .loc[names]
-        .to_numpy(np.float64),
+        households=frames["households_by_region"].set_index("region")["households"].loc[names].to_numpy(np.float64),
         growth=(region["erp_2023_06_30"] / region["erp_2018_06_30"]).to_numpy(np.float64),
         age_5yr=_age_now(frames["population_5yr"]),
         household_size=sizes.sort_index().to_numpy(np.float64),
@@ -184,8 +178,7 @@ def load_country(name: str) -> Country:
         median_roll=_schools(frames["schools"], "median_roll", names),
         max_roll=_schools(frames["schools"], "max_roll", names),
         contacts={
-            str(setting): part.iloc[:, 2:].to_numpy(np.float64)
-            for setting, part in prem.groupby("setting", sort=False)
+            str(setting): part.iloc[:, 2:].to_numpy(np.float64) for setting, part in prem.groupby("setting", sort=False)
         },
         employment=_by_age(frames["employment_by_age"], ["rate"])[:, 0],
         enrolment=_by_age(frames["enrolment_by_age"], ["primary", "secondary"]),

@@ -8,12 +8,12 @@ beside its final path and renamed at the end: a half-written one never looks who
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import zarr
@@ -43,8 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.exists():
         raise OutputExistsError(f"{path} exists already; choose another path or remove it first")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = path.parent / f".{path.name}.{uuid4().hex[:12]}.partial"
     try:
         yield temporary
         temporary.rename(path)
@@ -78,9 +77,7 @@ def write_store(
 
 
 def _write(root: zarr.Group, name: str, array: Array, block: int) -> None:
-    chunks = tuple(
-        max(1, min(block, length) if axis == 0 else length) for axis, length in enumerate(array.shape)
-    )
+    chunks = tuple(max(1, min(block, length) if axis == 0 else length) for axis, length in enumerate(array.shape))
     target = root.create_array(name=name, shape=array.shape, dtype=array.dtype, chunks=chunks)
     if array.size:
         target[...] = array
@@ -98,23 +95,17 @@ def read_attributes(path: Path) -> dict[str, Any]:
     try:
         found = zarr.open_group(store=str(path), mode="r").attrs.get("gnabm")
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{path} is no Zarr group ({error}); expected a graph store of graphs.build"
-        ) from error
+        raise StoreError(f"{path} is no Zarr group ({error}); expected a graph store of graphs.build") from error
     if not isinstance(found, dict) or found.get("kind") != "graph":
         kind = found.get("kind") if isinstance(found, dict) else None
-        raise StoreError(
-            f"{path} is no graph store (kind {kind!r}, expected 'graph'), or its build did not finish"
-        )
+        raise StoreError(f"{path} is no graph store (kind {kind!r}, expected 'graph'), or its build did not finish")
     if found.get("schema") != SCHEMA:
         raise StoreError(
             f"{path} has schema {found.get('schema')!r}, this gnabm reads schema {SCHEMA}; "
             "rebuild it: remove the folder and run `gnabm build` again"
         )
     if found.get("complete") is not True:
-        raise StoreError(
-            f"{path} is incomplete, its build was interrupted; remove the folder and build it again"
-        )
+        raise StoreError(f"{path} is incomplete, its build was interrupted; remove the folder and build it again")
     return dict(found)
 
 
@@ -124,9 +115,7 @@ def _layer(group: zarr.Group, record: Mapping[str, Any], path: Path) -> Layer:
     try:
         match record["kind"]:
             case "places":
-                return Places(
-                    arrays["place"], arrays["indptr"], arrays["member"], record.get("contacts"), setting
-                )
+                return Places(arrays["place"], arrays["indptr"], arrays["member"], record.get("contacts"), setting)
             case "edges":
                 return Edges(arrays["indptr"], arrays["source"], arrays.get("weight"), setting)
             case "mixing":
@@ -142,13 +131,9 @@ def _layer(group: zarr.Group, record: Mapping[str, Any], path: Path) -> Layer:
                     setting=setting,
                 )
             case kind:
-                raise StoreError(
-                    f"{path}: layer {record['name']!r} has unknown kind {kind!r}; rebuild the store"
-                )
+                raise StoreError(f"{path}: layer {record['name']!r} has unknown kind {kind!r}; rebuild the store")
     except KeyError as error:
-        raise StoreError(
-            f"{path}: layer {record['name']!r} lacks {error}; remove the folder and rebuild it"
-        ) from error
+        raise StoreError(f"{path}: layer {record['name']!r} lacks {error}; remove the folder and rebuild it") from error
 
 
 def open_graph(path: Path | str) -> Population:

@@ -87,9 +87,7 @@ def from_tables(edges: pd.DataFrame, agents: pd.DataFrame | None = None) -> Popu
         columns, fields = _columns(_check_agents(agents))
         keys = columns["key"]
     if not len(keys):
-        raise DataError(
-            f"{_file(edges)}: there is neither an edge nor an agent; a population needs at least one agent"
-        )
+        raise DataError(f"{_file(edges)}: there is neither an edge nor an agent; a population needs at least one agent")
     rows = {name: _rows(edges, name, keys) for name in ("source", "target")}
     num_agents = len(keys)
     contacts: Contacts | None = None
@@ -144,9 +142,7 @@ def _refuse(table: pd.DataFrame, column: str, bad: ArrayLike, cure: str) -> None
     if found.size:
         value = table[column].iloc[int(found[0])]
         value = value.item() if isinstance(value, np.generic) else value
-        raise DataError(
-            f"{_at(table, int(found[0]), column)}: got {value!r} ({found.size} such rows); {cure}"
-        )
+        raise DataError(f"{_at(table, int(found[0]), column)}: got {value!r} ({found.size} such rows); {cure}")
 
 
 def _integers(table: pd.DataFrame, column: str) -> NDArray[np.int64]:
@@ -159,28 +155,20 @@ def _integers(table: pd.DataFrame, column: str) -> NDArray[np.int64]:
 def _need(table: pd.DataFrame, columns: tuple[str, ...], known: tuple[str, ...]) -> None:
     for column in columns:
         if column not in table:
-            raise UnknownFieldError(
-                f"{_file(table)}: column {column!r} is missing; {nearest(column, table.columns)}"
-            )
+            raise UnknownFieldError(f"{_file(table)}: column {column!r} is missing; {nearest(column, table.columns)}")
     for column in table.columns if known else ():
         if column not in known:
-            raise UnknownFieldError(
-                f"{_file(table)}: column {column!r} is unknown; {nearest(str(column), known)}"
-            )
+            raise UnknownFieldError(f"{_file(table)}: column {column!r} is unknown; {nearest(str(column), known)}")
 
 
 def _check_edges(table: pd.DataFrame) -> pd.DataFrame:
     if not isinstance(table, pd.DataFrame):
-        raise KindError(
-            f"edges must be a pandas DataFrame, got {type(table).__name__}; read files with read_edges"
-        )
+        raise KindError(f"edges must be a pandas DataFrame, got {type(table).__name__}; read files with read_edges")
     _need(table, ("source", "target"), ("source", "target", "weight", "layer"))
     result = pd.DataFrame({name: _integers(table, name) for name in ("source", "target")})
     if "weight" in table:
         weight = pd.to_numeric(table["weight"], errors="coerce").to_numpy(np.float64)
-        _refuse(
-            table, "weight", ~(np.isfinite(weight) & (weight >= 0)), "weights are contacts per day, 0 or more"
-        )
+        _refuse(table, "weight", ~(np.isfinite(weight) & (weight >= 0)), "weights are contacts per day, 0 or more")
         result["weight"] = weight.astype(np.float32)
     if "layer" in table:
         name = table["layer"].astype("string").str.strip()
@@ -196,9 +184,7 @@ def _check_edges(table: pd.DataFrame) -> pd.DataFrame:
 
 def _check_agents(table: pd.DataFrame) -> pd.DataFrame:
     if not isinstance(table, pd.DataFrame):
-        raise KindError(
-            f"agents must be a pandas DataFrame, got {type(table).__name__}; read files with read_agents"
-        )
+        raise KindError(f"agents must be a pandas DataFrame, got {type(table).__name__}; read files with read_agents")
     _need(table, ("key",), ())
     result = table.reset_index(drop=True).copy()
     result.attrs["path"] = _file(table)

@@ -1,0 +1,76 @@
+"""The model that a config describes, on the population that it runs on."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gnabm.config.parameters import model_function
+from gnabm.config.schema import Config
+from gnabm.errors import ConfigError, nearest
+from gnabm.model import Model
+from gnabm.nextgen import transmission_rate_for
+from gnabm.population import Population
+
+Matrices = Callable[[Population], Mapping[str, NDArray[Any]]]
+"""Mean contacts per day by layer and five-year age, (16, 16) each, row = participant."""
+
+
+def build_model(config: Config, population: Population, contact_matrices: Matrices | None = None) -> Model:
+    """Make the model.
+
+    Args:
+        config: The config.
+        population: Who it will run on; parameters by age or layer must fit it.
+        contact_matrices: Gives the contacts by age; needed when the config states a reproduction number.
+
+    Raises:
+        ConfigError: A parameter does not fit the population.
+    """
+    parameters = model_parameters(config, population, contact_matrices)
+    return model_function(config.model)(**parameters)
+
+
+def model_parameters(
+    config: Config, population: Population, contact_matrices: Matrices | None = None
+) -> dict[str, Any]:
+    """All parameters of the model, those included that are derived from the population."""
+    parameters = dict(config.parameters)
+    layers = population.contacts.layers
+    for name in parameters.get("layer_weights") or {}:
+        if name not in layers:
+            raise ConfigError(
+                f"parameters.layer_weights.{name}: the population has no such layer; {nearest(name, layers)}"
+            )
+    susceptibility = parameters.get("susceptibility")
+    if susceptibility is not None:
+        groups = population.categories("age_group")
+        if groups is None:
+            raise ConfigError("parameters.susceptibility is by age, but the population has no ages; add a column age")
+        if len(groups) != len(susceptibility):
+            raise ConfigError(
+                f"parameters.susceptibility has {len(susceptibility)} values for the {len(groups)} age groups "
+                f"{', '.join(groups)}; give one value for each"
+            )
+    if config.reproduction_number is not None:
+        parameters["transmission_rate"] = _transmission_rate(config, population, contact_matrices)
+    return parameters
+
+
+def _transmission_rate(config: Config, population: Population, contact_matrices: Matrices | None) -> float:
+    """Infections per contact at which the reproduction number is the stated one."""
+    assert config.reproduction_number is not None
+    if contact_matrices is None:
+        raise ConfigError("a reproduction_number needs the contacts by age; pass graphs.contact_matrices")
+    if "age" not in population.columns:
+        raise ConfigError(
+            "reproduction_number needs ages, which the population has not; add a column age to the agent table, or "
+            "give parameters.transmission_rate instead"
+        )
+    accepted = inspect.signature(transmission_rate_for).parameters
+    keywords = {name: value for name, value in config.parameters.items() if name in accepted}
+    matrices = contact_matrices(population)
+    return transmission_rate_for(config.reproduction_number, matrices, dt=config.run.dt, **keywords)

@@ -1,0 +1,138 @@
+"""The parameters of a model: the keywords of its function are the schema."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import math
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from gnabm.errors import ConfigError, nearest
+from gnabm.model import Model
+from gnabm.units import quantity
+
+ModelFunction = Callable[..., Model]
+
+
+def model_functions() -> dict[str, ModelFunction]:
+    """The shipped models by the name that a config gives them, such as `epidemic.sir`."""
+    models = import_module("gnabm.models")
+    found: dict[str, ModelFunction] = {}
+    for info in pkgutil.iter_modules(models.__path__):
+        module = import_module(f"gnabm.models.{info.name}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            own = function.__module__ == module.__name__ and not name.startswith("_")
+            if own and typing.get_type_hints(function).get("return") is Model:
+                found[f"{info.name}.{name}"] = function
+    return found
+
+
+def model_function(name: str) -> ModelFunction:
+    """The function of a model.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    known = model_functions()
+    if name not in known:
+        raise ConfigError(f"model: there is no {name!r}; {nearest(name, known)}")
+    return known[name]
+
+
+def check_parameters(
+    function: ModelFunction, given: Mapping[str, Any], derived: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """Check and convert the parameters of a model.
+
+    Args:
+        function: The model.
+        given: Values as YAML reads them.
+        derived: Names of parameters that are computed, so must not be given.
+
+    Returns:
+        Converted values, and one line for each that is wrong.
+    """
+    hints, wanted = typing.get_type_hints(function), inspect.signature(function).parameters
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, value in given.items():
+        where = f"parameters.{name}"
+        if name not in wanted:
+            problems.append(f"{where}: no such key; {nearest(str(name), wanted)}")
+        elif name in derived:
+            problems.append(f"{where}: is derived from reproduction_number; give one of the two")
+        else:
+            try:
+                values[name] = _convert(value, hints[name], where)
+            except ConfigError as error:
+                problems.append(str(error))
+    for name, parameter in wanted.items():
+        if parameter.default is inspect.Parameter.empty and name not in given and name not in derived:
+            hint = " or reproduction_number" if name == "transmission_rate" else ""
+            problems.append(f"parameters.{name}: missing; give {_describe(hints[name])}{hint}")
+    return values, problems
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401
+    """Value in the type of a hint, quantities in days and per day."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _convert(value, _alternative(value, arguments, hint, where), where)
+    if hint is type(None):
+        return None
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        return _number(value, where)
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint is str and isinstance(value, str):
+        return value
+    if origin is collections.abc.Sequence and isinstance(value, list):
+        return [_convert(entry, arguments[0], f"{where}[{i}]") for i, entry in enumerate(value)]
+    if origin is collections.abc.Mapping and isinstance(value, dict):
+        return {str(k): _convert(entry, arguments[1], f"{where}.{k}") for k, entry in value.items()}
+    raise _refusal(value, hint, where)
+
+
+def _alternative(value: Any, options: tuple[Any, ...], hint: Any, where: str) -> Any:  # noqa: ANN401
+    """The option of a union whose outer type a value has."""
+    outer = {type(None): types.NoneType, list: collections.abc.Sequence, dict: collections.abc.Mapping}
+    wanted = outer.get(type(value))
+    scalar = not isinstance(value, (list, dict, bool, types.NoneType))
+    for option in options:
+        bare = typing.get_origin(option) or option
+        if bare is wanted or (scalar and bare in (float, int, str)):
+            return option
+    raise _refusal(value, hint, where)
+
+
+def _refusal(value: object, hint: object, where: str) -> ConfigError:
+    return ConfigError(f"{where}: expected {_describe(hint)}, got {value!r}")
+
+
+def _number(value: float | str, where: str) -> float:
+    """A finite number; a rate needs `per`, and anything else must not have it."""
+    words = value.split() if isinstance(value, str) else []
+    if len(words) > 1 and where.split("[")[0].endswith("_rate") and "per" not in words:
+        raise ConfigError(f"{where}: expected a rate such as '0.1 per day', got the duration {value!r}")
+    number = quantity(value, where)
+    if not math.isfinite(number):
+        raise ConfigError(f"{where}: expected a finite number, got {value!r}")
+    return number
+
+
+def _describe(hint: Any) -> str:  # noqa: ANN401
+    """A type in words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_describe(option) for option in arguments)
+    if origin is collections.abc.Sequence:
+        return f"a list of {_describe(arguments[0]).removeprefix('a ')}s".replace("null", "nothing")
+    if origin is collections.abc.Mapping:
+        return f"a mapping of names to {_describe(arguments[1]).removeprefix('a ')}s"
+    words = {float: "a number", int: "a whole number", str: "a text", type(None): "null"}
+    return words.get(hint, str(hint))

@@ -1,0 +1,106 @@
+"""An awkward population, its model, and the session's Ray cluster (from tests/conftest.py)."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from gnabm import Contacts, Edges, Field, Mixing, Places, Population
+from gnabm.models.epidemic import seir
+
+AGENTS = 3000
+
+
+def places(place, num_places, contacts=None, setting="other"):
+    """A place layer from each agent's place, -1 for none."""
+    member = np.argsort(place, kind="stable")[np.count_nonzero(place < 0) :]
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(place[place >= 0], minlength=num_places))])
+    return Places(place.astype(np.int32), indptr.astype(np.int64), member.astype(np.int32), contacts, setting)
+
+
+def edges(rng, agents):
+    """Weighted edges with a hub, isolated agents and weights over many decades."""
+    target, source = rng.integers(0, agents, (2, 4 * agents))
+    target[:600] = 7  # a hub that everyone's chunk feeds
+    ok = (target != source) & (target % 11 != 3)  # some agents have no in-edge
+    weight = np.exp(rng.normal(-2, 2, 4 * agents)).astype(np.float32)
+    return Contacts.from_edges(source[ok], target[ok], weight[ok], agents, duplicates="sum", name="friends")
+
+
+def mixing(age, area_start, area_region, expected):
+    """Drawn or expected mixing over three levels with groups that some areas lack."""
+    group = np.minimum(age // 20, 3).astype(np.uint8)
+    area = np.repeat(np.arange(len(area_region)), np.diff(area_start))
+    counts = np.zeros((len(area_region), 4), dtype=np.int64)
+    np.add.at(counts, (area, group), 1)
+    matrix = np.array([[3.0, 1.0, 0.5, 0.2], [1, 2, 1, 0.3], [0.5, 1, 2, 0.5], [0.2, 0.3, 0.5, 1]])
+    return Mixing(group, matrix, area_start, area_region, counts, (0.6, 0.3, 0.1), 0.5, expected)
+
+
+def make_population(agents=AGENTS, seed=5):
+    """Households straddle every border, half of all sites are empty, one agent in five meets nobody at work."""
+    rng = np.random.default_rng(seed)
+    age = rng.integers(0, 90, agents).astype(np.uint8)
+    home = np.repeat(np.arange(agents), rng.integers(1, 9, agents))[:agents]
+    site = np.where(rng.random(agents) < 0.2, -1, 2 * rng.integers(0, 40, agents))
+    area_start = np.array([0, 3, agents // 4, agents // 2 + 1, agents], dtype=np.int64)
+    area_region = np.array([0, 0, 1, 1], dtype=np.int64)
+    region = np.repeat(area_region, np.diff(area_start)).astype(np.uint8)
+    age[:3] = 5  # an area without adults: its pools pass their share on
+    layers = {
+        "home": places(home, int(home.max()) + 1, setting="home"),
+        **edges(rng, agents).layers,
+        "site": places(site, 80, contacts=6.0, setting="work"),
+        "drawn": mixing(age, area_start, area_region, expected=False),
+        "expected": mixing(age, area_start, area_region, expected=True),
+    }
+    band = np.minimum(age // 10, 8).astype(np.uint8)
+    columns = {"age": age, "age_group": band, "region": region, "key": rng.permutation(agents) + 10**9}
+    fields = {
+        "age_group": Field("age_group", "age", "years", tuple(f"{10 * i}-" for i in range(9))),
+        "region": Field("region", "region", "", ("north", "south")),
+    }
+    return Population(agents, columns, Contacts(layers, agents), fields)
+
+
+def make_model(**changes):
+    """SEIR with ages, an infectiousness profile and layer weights, fast enough to infect most within weeks."""
+    settings = {
+        "transmission_rate": 0.04,
+        "latent_rate": 0.4,
+        "recovery_rate": 0.2,
+        "initial_infected": 0.02,
+        "susceptibility": [0.35, 0.69, 1.03, 1.03, 1.03, 1.03, 1.27, 1.52, 1.52],
+        "infectiousness": [0.1, 0.8, 1.3, 0.9, 0.4],
+        "layer_weights": {"home": 2.0, "drawn": 0.5},
+    }
+    return seir(**(settings | changes))
+
+
+def ring(agents=8):
+    """Everyone has two neighbours; rows in a circle."""
+    one = np.arange(agents)
+    return Population.of(Contacts.from_edges(one, (one + 1) % agents, num_agents=agents, undirected=True))
+
+
+@pytest.fixture(scope="session")
+def population():
+    return make_population()
+
+
+@pytest.fixture(scope="session")
+def small_population():
+    """The same without drawn contacts, for gradients."""
+    whole = make_population(400)
+    layers = {n: v for n, v in whole.contacts.layers.items() if n != "drawn"}
+    return dataclasses.replace(whole, contacts=Contacts(layers, 400))
+
+
+@pytest.fixture
+def model():
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def ring_of_eight():
+    return ring()

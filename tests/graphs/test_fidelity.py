@@ -1,0 +1,141 @@
+"""New Zealand at 50,000 agents against the tables that it was built from."""
+
+import json
+
+import numpy as np
+import pytest
+
+import graphs
+from gnabm import Contacts
+from gnabm.contacts import Edges, Places
+from gnabm.errors import UnknownFieldError
+from gnabm.population import Population
+from graphs.fidelity import is_reciprocal
+from graphs.rounding import largest_remainder
+from graphs.sources import load_country
+
+NZ = load_country("New Zealand")
+
+
+def total_variation(counts, expected):
+    a, b = np.asarray(counts, float), np.asarray(expected, float)
+    return np.abs(a / a.sum() - b / b.sum()).sum() / 2
+
+
+def test_table_of_regions_sums_to_the_published_population():
+    assert len(NZ.regions) == 16
+    assert NZ.residents.sum() == 5_174_700
+
+
+def test_regions_are_the_largest_remainder_of_the_estimates(summary):
+    assert list(summary["agents_by_region"].values()) == largest_remainder(NZ.residents, 50_000).tolist()
+    assert list(summary["agents_by_region"]) == list(NZ.regions)
+
+
+def test_ages_meet_world_population_prospects(summary):
+    assert len(summary["age_5yr"]) == 21
+    assert total_variation(summary["age_5yr"], NZ.age_5yr) <= 0.005
+
+
+def test_household_sizes_meet_the_census(summary):
+    sizes = [summary["household_size"].get(str(n), 0) for n in range(1, len(NZ.household_size) + 1)]
+    assert total_variation(sizes, NZ.household_size) <= 0.01
+    assert 50_000 / sum(sizes) == pytest.approx(2.65, abs=0.02)
+
+
+def test_comembers_meet_the_census(summary):
+    made = np.array(summary["household_comembers_10yr"])
+    assert np.abs(made - NZ.comembers).max() <= 0.08
+
+
+def test_parents_live_with_their_children(summary):
+    made = np.array(summary["household_comembers_10yr"])
+    for child, parent in ((0, 3), (1, 4)):
+        assert made[child, parent] == pytest.approx(NZ.comembers[child, parent], rel=0.1)
+        assert made[parent, child] == pytest.approx(NZ.comembers[parent, child], rel=0.1)
+
+
+def test_employees_by_enterprise_class_meet_business_demography(summary):
+    scale = 50_000 / NZ.residents.sum()
+    made = list(summary["employees_by_enterprise_size"].values())
+    np.testing.assert_allclose(made, NZ.employees.sum(axis=0) * scale, rtol=0.002)
+    mean = NZ.employees.sum(axis=0) / NZ.units.sum(axis=0)
+    np.testing.assert_allclose(list(summary["mean_site_size"].values()), mean, rtol=0.03)
+
+
+def test_pupils_meet_the_school_table(population):
+    scale = 50_000 / NZ.residents.sum()
+    assert population.contacts["school"].member.shape[0] == pytest.approx(NZ.students.sum() * scale, rel=0.02)
+
+
+def test_school_and_work_carry_the_published_contacts(summary, population):
+    people = np.bincount(np.minimum(np.array(population.columns["age"][:]) // 5, 15), minlength=16)
+    each = summary["contacts_per_agent"]
+    work = (NZ.contacts["work"].sum(axis=1) * people).sum() / 50_000
+    school = (NZ.contacts["school"].sum(axis=1) * people)[1:4].sum() / 50_000
+    assert each["team"] + each["site"] == pytest.approx(work, rel=0.01)
+    assert each["class"] + each["school"] == pytest.approx(school, rel=0.01)
+
+
+def test_community_contacts_are_mutual_and_keep_the_published_total(summary, population):
+    mixing = population.contacts["community"]
+    assert is_reciprocal(mixing)
+    people = mixing.counts.sum(axis=0)
+    published = (NZ.contacts["other"].sum(axis=1) * people).sum() / 50_000
+    assert summary["contacts_per_agent"]["community"] == pytest.approx(published, rel=1e-9)
+
+
+def test_summary_is_plain_json_with_the_stated_keys(summary):
+    assert list(json.loads(json.dumps(summary))) == [
+        "num_agents",
+        "agents_by_region",
+        "age_5yr",
+        "household_size",
+        "household_comembers_10yr",
+        "employees_by_enterprise_size",
+        "mean_site_size",
+        "school_rolls",
+        "contacts_per_agent",
+        "contact_matrix",
+    ]
+    assert set(summary["contact_matrix"]) == {"home", "school", "work", "other"}
+    assert np.shape(summary["contact_matrix"]["home"]) == (16, 16)
+
+
+def test_contact_matrix_of_places_equals_the_dense_sum():
+    rng = np.random.default_rng(3)
+    age = rng.integers(0, 95, 40).astype(np.uint8)
+    place = np.sort(rng.integers(0, 6, 40)).astype(np.int32)
+    indptr = np.searchsorted(place, np.arange(7))
+    layer = Places(place, indptr, np.arange(40, dtype=np.int32), contacts=3.0)
+    made = graphs.contact_matrices(Population(40, {"age": age}, Contacts({"club": layer}, 40)))["club"]
+    dense = np.zeros((16, 16))
+    group = np.minimum(age // 5, 15)
+    for i in range(40):
+        for j in range(40):
+            if i != j and place[i] == place[j]:
+                others = (place == place[i]).sum() - 1
+                dense[group[i], group[j]] += min(3.0, others) / others
+    dense /= np.maximum(np.bincount(group, minlength=16), 1)[:, None]
+    np.testing.assert_allclose(made, dense, rtol=1e-6, atol=1e-12)
+
+
+def test_contact_matrix_of_edges_counts_what_targets_receive():
+    contacts = Contacts.from_edges([0, 1, 2], [1, 2, 1], [2.0, 3.0, 4.0], num_agents=3)
+    ages = np.array([3, 12, 80], np.uint8)
+    made = graphs.contact_matrices(Population(3, {"age": ages}, contacts))["contacts"]
+    expected = np.zeros((16, 16))
+    expected[2, 0], expected[2, 15], expected[15, 2] = 2.0, 4.0, 3.0
+    np.testing.assert_array_equal(made, expected)
+
+
+def test_contact_matrices_without_ages_are_refused():
+    contacts = Contacts.from_edges([0], [1], num_agents=2)
+    with pytest.raises(UnknownFieldError, match="'age'"):
+        graphs.contact_matrices(Population(2, {}, contacts))
+
+
+def test_summary_of_a_bare_graph_has_only_what_it_knows():
+    empty = Edges(np.zeros(4, np.int64), np.zeros(0, np.int32))
+    made = graphs.summarise(Population(3, {}, Contacts({"contacts": empty}, 3)))
+    assert made == {"num_agents": 3, "contacts_per_agent": {"contacts": 0.0}}
