@@ -35,7 +35,7 @@ _CAUSES: Mapping[str, str] = {
 _CORE = str(Path(__file__).parents[1])
 _TORCH = str(Path(torch.__file__).parent)
 _OURS = tuple(str(Path(_CORE, name)) for name in ("messages.py", "neighbours.py", "shard.py", "mixing.py", "random.py",
-              "exchange.py", "merge.py", "observe.py", "agents.py", "rule.py", "sampling.py", "simulate.py"))  # fmt: skip
+              "exchange.py", "merge.py", "observe.py", "agents.py", "rule.py", "sampling.py", "simulate.py", "testing"))  # fmt: skip
 
 
 class _Listener(TorchDispatchMode):
