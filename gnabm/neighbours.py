@@ -17,8 +17,7 @@ from gnabm.random import salt
 from gnabm.shard import EdgeShard, MixingShard, PlaceShard, Shard
 
 Form = Literal["auto", "push", "pull"]
-_PUSH_BELOW = 0.4
-"""Share of active sources under which push is the faster form."""
+"""Form of the message kernels; `auto` is push in a forward run and pull in a differentiable one."""
 
 
 class Sent:
@@ -32,35 +31,19 @@ class Sent:
 
     def __init__(self, shard: Shard, x: Tensor, form: Form) -> None:
         self.shard, self.x = shard, x
-        self.dense_only = torch.is_grad_enabled() or x.dim() > 1 or form == "pull"
-        self.form = form
+        # Push is the faster form at any share of active sources, but it has no gradient and takes one feature.
+        self.push = not torch.is_grad_enabled() and x.dim() == 1 and form != "pull"
         self.place_sums: dict[str, Tensor] = {}
 
     @cached_property
     def dense(self) -> Tensor:
         """(num_sources, ...) values of all sources."""
-        if self.dense_only or self.shard.group.size == 1:
-            return self.shard.halo.dense(self.shard.group, self.x)
-        rows, value = self.active
-        return torch.zeros(self.num_sources, dtype=self.x.dtype).index_copy_(0, rows, value)
+        return self.shard.halo.dense(self.shard.group, self.x)
 
     @cached_property
     def active(self) -> tuple[Tensor, Tensor]:
         """Sources that send something, ascending, and their values."""
         return self.shard.halo.active(self.shard.group, self.x)
-
-    @property
-    def num_sources(self) -> int:
-        """Number of sources of the shard."""
-        return sum(self.shard.halo.receive) + self.shard.num_owned
-
-    @cached_property
-    def push(self) -> bool:
-        """Whether to walk the active sources instead of all targets."""
-        if self.dense_only:
-            return False
-        # The exchange of active values happens on every rank in "auto"; only the local kernel is chosen here.
-        return self.active[0].shape[0] < _PUSH_BELOW * self.num_sources or self.form == "push"
 
 
 @dataclass(eq=False)
@@ -187,8 +170,7 @@ class NeighbourLayer:
             return expected_sum(layer, tables, graph.shard.group, sent.x)
         state = salt(graph.seed, graph.step, f"contacts/{layer.keyed_name}")
         keys = graph.shard.columns["key"]
-        everyone = sent.dense_only
-        drawn = drawn_sum(layer, tables, graph.shard.group, keys, sent.x, state, everyone)
+        drawn = drawn_sum(layer, tables, graph.shard.group, keys, sent.x, state, everyone=not sent.push)
         return drawn if graph.dt == 1.0 else drawn / graph.dt
 
 

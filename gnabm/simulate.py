@@ -58,6 +58,8 @@ class Simulation:
     ) -> None:
         if messages not in ("auto", "push", "pull"):
             raise DataError(f"messages must be 'auto', 'push' or 'pull', got {messages!r}")
+        if messages == "push" and gradient is not None:
+            raise DataError("messages='push' has no gradient; use 'auto' or 'pull' in a differentiable run")
         if not dt > 0:
             raise DataError(f"dt must be a positive number of days, got {dt}")
         self.model, self.shard, self.seed, self.dt, self.messages = (

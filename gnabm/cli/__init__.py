@@ -26,7 +26,8 @@ ConfigFile = Annotated[
     str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a shipped config: new_zealand, sir_small.")
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value, such as run.steps=30; repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a value, such as run.steps=30; repeatable."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse tables that are assumed rather than measured.")]
@@ -38,7 +39,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 def build(
     config: ConfigFile,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder of the store; the cache if left out.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the store; the cache if left out.")
+    ] = None,
     overwrite: Overwrite = False,
     strict: Strict = False,
 ) -> None:
@@ -53,7 +56,9 @@ def build(
 def plan(
     config: ConfigFile,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder that the disk is checked for.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Run folder that the disk is checked for.")
+    ] = None,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
@@ -94,7 +99,9 @@ def inspect(
 @guarded
 def report(
     path: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Page to write; RUN/report.html if left out.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Page to write; RUN/report.html if left out.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write one self-contained HTML page about a run."""

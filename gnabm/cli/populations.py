@@ -61,7 +61,12 @@ def prepare(config: Config, *, strict: bool) -> Ready:
     if config.run.mixing == "expected":
         contacts = population.contacts.with_expected_mixing()
         population = Population(
-            population.num_agents, population.columns, contacts, population.fields, population.block, population.attributes
+            population.num_agents,
+            population.columns,
+            contacts,
+            population.fields,
+            population.block,
+            population.attributes,
         )
     return Ready(config, store, population, model, parameters)
 
@@ -139,9 +144,7 @@ def _busy(screen: Console, text: str) -> Any:  # noqa: ANN401
     return screen.status(text)
 
 
-def build_population(
-    source: str, overrides: Sequence[str], out: Path | None, *, overwrite: bool, strict: bool
-) -> None:
+def build_population(source: str, overrides: Sequence[str], out: Path | None, *, overwrite: bool, strict: bool) -> None:
     """Build the population of a config, print its store and its tables.
 
     Args:
@@ -201,5 +204,7 @@ def show_tables(tables: Sequence[Mapping[str, Any]]) -> None:
     for table in tables:
         flag = "[yellow]assumed[/]" if table.get("assumed") else "measured"
         year = table.get("year")
-        shown.add_row(str(table["name"]), str(table["source"]), "-" if year is None else str(year), str(table["licence"]), flag)
+        shown.add_row(
+            str(table["name"]), str(table["source"]), "-" if year is None else str(year), str(table["licence"]), flag
+        )
     Console(highlight=False).print(shown)

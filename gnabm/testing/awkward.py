@@ -91,9 +91,7 @@ def _places(place: NDArray[np.int64], num_empty: int) -> Places:
     return Places(place.astype(np.int32), indptr.astype(np.int64), member.astype(np.int32))
 
 
-def _mixing(
-    age: NDArray[np.int64], start: NDArray[np.int64], contacts: float, rng: np.random.Generator
-) -> Mixing:
+def _mixing(age: NDArray[np.int64], start: NDArray[np.int64], contacts: float, rng: np.random.Generator) -> Mixing:
     group = np.minimum(age // 5, 15).astype(np.uint8)
     counts = np.stack([np.bincount(group[a:b], minlength=16) for a, b in zip(start, start[1:], strict=False)])
     matrix = rng.random((16, 16)) * (counts.sum(0) > 0)

@@ -13,7 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 _EXPRESSION = "its bits depend on where a row stands: vectorised rows and the last few of a run are rounded differently"
 _ROW_SUM = "a float sum over rows depends on threads and shards: use step.total"
-_MATRIX = "a matrix product's order of sums depends on the number of rows: sum column by column, or use fixed-size tiles"
+_MATRIX = (
+    "a matrix product's order of sums depends on the number of rows: sum column by column, or use fixed-size tiles"
+)
 _GENERATOR = "a global generator knows no agent: draw with step.bernoulli or step.uniform"
 _CAUSES: Mapping[str, str] = {
     "index": "x[index] has a thread-dependent backward: use x.index_select(0, index)",

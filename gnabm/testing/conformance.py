@@ -123,7 +123,9 @@ class ModelConformance:
         first: dict[str, Tensor] = {}
         for threads in _THREADS:
             with num_threads(threads):
-                found = self._gradients(self._leaves(Watched(self.model(), shard, seed=self.seed, gradient=self.gradient)))
+                found = self._gradients(
+                    self._leaves(Watched(self.model(), shard, seed=self.seed, gradient=self.gradient))
+                )
             first = first or found
             for name, mine in first.items():
                 per_agent = mine.shape[:1] == shard.columns["key"].shape
@@ -234,7 +236,10 @@ class ModelConformance:
         outputs = [_floats(run.agents.columns[name]) for name in leaves]
         outputs = [o for o in outputs if o.requires_grad]
         parameters = {n: p for n, p in run.model.named_parameters() if p.requires_grad}
-        inputs = {**{f"field {n!r}": x for n, x in leaves.items()}, **{f"parameter {n!r}": p for n, p in parameters.items()}}
+        inputs = {
+            **{f"field {n!r}": x for n, x in leaves.items()},
+            **{f"parameter {n!r}": p for n, p in parameters.items()},
+        }
         if not outputs or not inputs:
             raise SkipTest("nothing that this model returns carries a gradient")
         weight = uniform(salt(self.seed, 0, "conformance"), key).to(torch.float32)

@@ -188,9 +188,7 @@ def watch(
     edges = (0, population.num_agents) if bounds is None else tuple(bounds)
 
     def work(group: ShardGroup) -> list[Note]:
-        run = Watched(
-            model, cut(population, group, edges), seed=seed, messages=messages, gradient=gradient, dt=dt
-        )
+        run = Watched(model, cut(population, group, edges), seed=seed, messages=messages, gradient=gradient, dt=dt)
         for _ in range(steps):
             run.advance()
         return run.notes

@@ -1,0 +1,188 @@
+"""The figures of a run: totals, attack rate, peak, and the same by region and age."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from gnabm.errors import StoreError
+
+Counts = NDArray[np.int64]
+PER = 100_000
+"""Rates are per so many people."""
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """One label of the population, such as the region, with the epidemic within each of its values.
+
+    Args:
+        names: (num_groups,) values.
+        people: (num_groups,) agents.
+        incidence: (time, num_groups) new infections in each step.
+        infected: (num_groups,) agents who had left the susceptible stage by the end.
+    """
+
+    names: tuple[str, ...]
+    people: Counts
+    incidence: Counts
+    infected: Counts
+
+    @property
+    def per_100k(self) -> NDArray[np.float64]:
+        """(time, num_groups) new infections per 100,000 people."""
+        return self.incidence * (PER / np.maximum(self.people, 1))
+
+    @property
+    def attack_rate(self) -> NDArray[np.float64]:
+        """(num_groups,) share infected by the end."""
+        return self.infected / np.maximum(self.people, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """What a run showed.
+
+    Args:
+        time: (time,) dates, or step numbers of a run without a calendar.
+        dt: Days per step.
+        num_agents: Agents.
+        stages: Names of the stages.
+        stage_count: (time, num_stages) agents at the end of each step.
+        incidence: (time,) new infections in each step.
+        infected: Agents who had left the susceptible stage by the end, those infected at the start included.
+        groups: `region` and `age_group`, as far as the population has them.
+        attributes: What the store says of the run.
+    """
+
+    time: tuple[date, ...] | tuple[int, ...]
+    dt: float
+    num_agents: int
+    stages: tuple[str, ...]
+    stage_count: Counts
+    incidence: Counts
+    infected: int
+    groups: dict[str, Group]
+    attributes: dict[str, Any]
+
+    @property
+    def steps(self) -> int:
+        """Steps done."""
+        return len(self.time)
+
+    @property
+    def steps_wanted(self) -> int:
+        """Steps that the config asked for."""
+        return int(self.attributes.get("config", {}).get("run", {}).get("steps", self.steps))
+
+    @property
+    def attack_rate(self) -> float:
+        """Share of the agents infected by the end."""
+        return self.infected / self.num_agents
+
+    @property
+    def total_infections(self) -> int:
+        """New infections of all steps."""
+        return int(self.incidence.sum())
+
+    @property
+    def peak(self) -> int:
+        """Step with the most new infections; the first of equals."""
+        return int(self.incidence.argmax())
+
+    @property
+    def status(self) -> str:
+        """`complete`, `interrupted`, `failed` or `running`."""
+        return str(self.attributes.get("status", "unknown"))
+
+    def when(self, step: int) -> str:
+        """A step for people: `20 Jan 2022`, or `step 3`."""
+        at = self.time[step]
+        return f"{at.day} {at:%b %Y}" if isinstance(at, date) else f"step {at}"
+
+    @staticmethod
+    def of(dataset: xr.Dataset) -> Summary:
+        """Figures of an open trajectory.
+
+        Args:
+            dataset: As `gnabm.open_trajectory` gives it.
+
+        Raises:
+            StoreError: The run ended before its first step, or holds no epidemic.
+        """
+        for name in ("stage_count", "incidence"):
+            if name not in dataset:
+                raise StoreError(f"the trajectory has no {name!r}; a summary needs a model that observes it")
+        if dataset.sizes["time"] == 0:
+            raise StoreError("the run ended before its first step, so it shows nothing; run it again")
+        stages = _labels(dataset, "stage")
+        susceptible = stages.index("susceptible") if "susceptible" in stages else 0
+        count = dataset["stage_count"]
+        people = count.isel(time=0).sum("stage")
+        left = people - count.isel(time=-1, stage=susceptible)
+        groups = {
+            dim: _group(dataset, dim, people, left)
+            for dim in ("region", "age_group")
+            if dim in dataset["incidence"].dims
+        }
+        attributes = {str(key): value for key, value in dataset.attrs.items()}
+        return Summary(
+            time=_time(dataset),
+            dt=float(attributes.get("dt_days", 1.0)),
+            num_agents=int(people.sum()),
+            stages=stages,
+            stage_count=_over(count, "stage"),
+            incidence=_over(dataset["incidence"]),
+            infected=int(left.sum()),
+            groups=groups,
+            attributes=attributes,
+        )
+
+    def headline(self) -> dict[str, Any]:
+        """The key figures as plain values."""
+        peak = self.peak
+        at = self.time[peak]
+        return {
+            "num_agents": self.num_agents,
+            "steps": self.steps,
+            "attack_rate": self.attack_rate,
+            "total_infections": self.total_infections,
+            "peak_incidence": int(self.incidence[peak]),
+            "peak_step": peak,
+            "peak_date": at.isoformat() if isinstance(at, date) else None,
+        }
+
+
+def _labels(dataset: xr.Dataset, dim: str) -> tuple[str, ...]:
+    """Names along a dim; they stand under another name where a field over agents has the dim's own."""
+    name = f"{dim}_name" if f"{dim}_name" in dataset.variables else dim
+    return tuple(str(value) for value in dataset[name].values)
+
+
+def _over(values: xr.DataArray, *dims: str) -> Counts:
+    """Sum over everything but time and these dims."""
+    kept = ("time", *dims)
+    summed = values.sum([dim for dim in values.dims if dim not in kept])
+    return np.asarray(summed.transpose(*kept).values, dtype=np.int64)
+
+
+def _group(dataset: xr.Dataset, dim: str, people: xr.DataArray, left: xr.DataArray) -> Group:
+    others = [other for other in people.dims if other != dim]
+    return Group(
+        names=_labels(dataset, dim),
+        people=np.asarray(people.sum(others).values, dtype=np.int64),
+        incidence=_over(dataset["incidence"], dim),
+        infected=np.asarray(left.sum(others).values, dtype=np.int64),
+    )
+
+
+def _time(dataset: xr.Dataset) -> tuple[date, ...] | tuple[int, ...]:
+    values = dataset["time"].values
+    if values.dtype.kind == "M":
+        return tuple(value.astype("datetime64[D]").item() for value in values)
+    return tuple(int(value) for value in values)
