@@ -92,9 +92,7 @@ def run_local(
 
     def shard_run(group: LocalGroup) -> Trajectory:
         shard = cut(whole, group, edges)
-        run = Simulation(
-            model, shard, seed=seed, dt=dt, start=start, messages=messages, gradient=gradient
-        )
+        run = Simulation(model, shard, seed=seed, dt=dt, start=start, messages=messages, gradient=gradient)
         observed: dict[str, list[Tensor]] = {o.name: [] for o in model.observe}
         fields: dict[str, list[np.ndarray]] = {name: [] for name in record}
         for _ in range(steps):

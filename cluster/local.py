@@ -94,8 +94,7 @@ class LocalThreads:
         self._calls: dict[int, dict[int, tuple[_Call, Any]]] = {}
         self._made = [0] * size
         self._threads = [
-            threading.Thread(target=self._work, args=(rank,), name=f"shard-{rank}", daemon=True)
-            for rank in range(size)
+            threading.Thread(target=self._work, args=(rank,), name=f"shard-{rank}", daemon=True) for rank in range(size)
         ]
         for thread in self._threads:
             thread.start()
@@ -131,7 +130,12 @@ class LocalThreads:
             self._calls, self._made = {}, [0] * self.size
             self._round += 1
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._live)
+            try:
+                self._changed.wait_for(lambda: not self._live)
+            except BaseException as error:  # an interrupt: the shards stop at their next collective
+                self._failure = error
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: not self._live)
             self._task = None
             failure, results, self._calls = self._failure, self._results, {}
         if failure is not None:
@@ -155,18 +159,14 @@ class LocalThreads:
             self._refuse_other_call(rank, number, call, left)
             left[rank] = (call, value)
             self._hand_over(rank)
-            self._changed.wait_for(
-                lambda: self._failure is not None or (self._turn == rank and len(left) == self.size)
-            )
+            self._changed.wait_for(lambda: self._failure is not None or (self._turn == rank and len(left) == self.size))
             if self._failure is not None:
                 raise _Stopped
             if min(self._made) > number:
                 self._calls.pop(number, None)
             return [left[r][1] for r in range(self.size)]
 
-    def _refuse_other_call(
-        self, rank: int, number: int, call: _Call, left: dict[int, tuple[_Call, Any]]
-    ) -> None:
+    def _refuse_other_call(self, rank: int, number: int, call: _Call, left: dict[int, tuple[_Call, Any]]) -> None:
         ended = sorted(set(range(self.size)) - self._live)
         if ended:
             raise RunError(f"rank {rank} calls {call} as collective {number}, but rank {ended[0]} {_ENDED}; {_CURE}")
@@ -217,6 +217,6 @@ class LocalThreads:
 
 _ENDED = "has ended"
 _CURE = (
-    "every shard must make the same exchanges in the same order: a rule may not choose by its own rows whether it sends "
-    "or totals"
+    "every shard must make the same exchanges in the same order: a rule may not choose by its own rows whether it "
+    "sends or totals"
 )

@@ -81,10 +81,7 @@ class _Side:
 
     def changes(self) -> list[tuple[int, str, str, Column]]:
         """What each rule returned since the last step, joined over the shards."""
-        return [
-            (*ranks[0][:3], join_columns([value for *_, value in ranks]))
-            for ranks in zip(*self.taps, strict=True)
-        ]
+        return [(*ranks[0][:3], join_columns([value for *_, value in ranks])) for ranks in zip(*self.taps, strict=True)]
 
     def keys(self) -> Tensor:
         keys = join_columns([run.agents.columns["key"] for run in self.runs])

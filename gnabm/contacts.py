@@ -170,6 +170,14 @@ def _rows(value: ArrayLike | torch.Tensor, name: str, num_agents: int) -> NDArra
     return array.astype(np.int64)
 
 
+def _weights(value: ArrayLike | torch.Tensor) -> NDArray[np.float32]:
+    array = as_array(value, "weight")
+    if array.size and array.dtype.kind not in "iuf":
+        raise KindError(f"weight must hold numbers, contacts per day, got {array.dtype}; leave it out for 1")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused as such
+        return array.astype(np.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class Contacts:
     """The contact graph: named layers over the same agents.
@@ -257,10 +265,12 @@ class Contacts:
             raise KindError("num_agents is needed: ids alone do not tell about agents without contacts")
         if isinstance(num_agents, bool) or not isinstance(num_agents, (int, np.integer)):
             raise KindError(f"num_agents must be an integer, got {num_agents!r}")
+        if num_agents < 0:
+            raise DataError(f"num_agents must not be negative, got {num_agents}")
         if duplicates not in ("error", "sum"):
             raise DataError(f"duplicates must be 'error' or 'sum', got {duplicates!r}")
         src, dst = _rows(source, "source", num_agents), _rows(target, "target", num_agents)
-        w = None if weight is None else as_array(weight, "weight").astype(np.float32)
+        w = None if weight is None else _weights(weight)
         if src.shape != dst.shape or (w is not None and w.shape != src.shape):
             sizes = [a.shape[0] for a in (src, dst, w) if a is not None]
             raise ShapeError(f"source, target and weight must have one entry per edge, got {sizes}")

@@ -74,23 +74,19 @@ def pull_edges(x: Tensor, indptr: Tensor, source: Tensor, weight: Tensor | None)
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def _push_edges(active, x, indptr, target, weight, out, parts):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    # Rows are unsigned here: the compiler then drops the test for negative indices, a third of the time.
     num_targets = out.size
     for part in numba.prange(parts):
         # Each part owns a range of targets and walks every active source in order: no races, one order of sums.
-        low = num_targets * part // parts
-        high = num_targets * (part + 1) // parts
+        low = np.uint64(num_targets * part // parts)
+        width = np.uint64(num_targets * (part + 1) // parts) - low
         for k in range(active.size):
             source = active[k]
             value = x[k]
-            for edge in range(indptr[source], indptr[source + 1]):
-                t = target[edge]
-                if t >= high:
-                    break
-                if t >= low:
-                    if weight.size:
-                        out[t] += value * weight[edge]
-                    else:
-                        out[t] += value
+            for edge in range(indptr[source], indptr[source + np.uint64(1)]):
+                t = np.uint64(target[edge])
+                if t - low < width:
+                    out[t] += value * weight[edge] if weight.size else value
 
 
 def push_edges(
@@ -112,7 +108,15 @@ def push_edges(
     out = torch.zeros(num_targets, dtype=value.dtype)
     w = _NO_WEIGHT.to(value.dtype) if weight is None else weight
     parts = use_torch_threads()
-    _push_edges(active.numpy(), value.numpy(), indptr.numpy(), target.numpy(), w.detach().numpy(), out.numpy(), parts)
+    _push_edges(
+        active.numpy().view(np.uint64),
+        value.numpy(),
+        indptr.numpy().view(np.uint64),
+        target.numpy().view(np.uint32),
+        w.detach().numpy(),  # the push form has no gradient
+        out.numpy(),
+        parts,
+    )
     return out
 
 
@@ -143,11 +147,12 @@ def push_places(active: Tensor, value: Tensor, place: Tensor, num_places: int) -
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def _read_places(sums, own, place, weight, rows, some, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    zero = out.dtype.type(0)  # not own * 0, which is -0.0 or NaN for some values
     for k in numba.prange(out.size):
         # Signed on purpose: mixed with the loop's unsigned counter a row would become a float.
         i = rows[k] if some else np.int64(k)
         p = place[i]
-        out[k] = (sums[p] - own[i]) * weight[p] if p >= 0 else own[i] * 0
+        out[k] = (sums[p] - own[i]) * weight[p] if p >= 0 else zero
 
 
 _NO_ROWS = torch.empty(0, dtype=torch.int64)

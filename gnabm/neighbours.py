@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -34,16 +33,24 @@ class Sent:
         # Push is the faster form at any share of active sources, but it has no gradient and takes one feature.
         self.push = not torch.is_grad_enabled() and x.dim() == 1 and form != "pull"
         self.place_sums: dict[str, Tensor] = {}
+        # Kept by hand: a cached_property holds one lock per class before Python 3.12, and a shard that waits in an
+        # exchange inside one would lock out the other shards of its process.
+        self._dense: Tensor | None = None
+        self._active: tuple[Tensor, Tensor] | None = None
 
-    @cached_property
+    @property
     def dense(self) -> Tensor:
         """(num_sources, ...) values of all sources."""
-        return self.shard.halo.dense(self.shard.group, self.x)
+        if self._dense is None:
+            self._dense = self.shard.halo.dense(self.shard.group, self.x)
+        return self._dense
 
-    @cached_property
+    @property
     def active(self) -> tuple[Tensor, Tensor]:
         """Sources that send something, ascending, and their values."""
-        return self.shard.halo.active(self.shard.group, self.x)
+        if self._active is None:
+            self._active = self.shard.halo.active(self.shard.group, self.x)
+        return self._active
 
 
 @dataclass(eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import functools
 import os
@@ -39,6 +40,14 @@ def console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def results() -> Console:
+    """Where results go; a file or a pipe has room for long lines."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 140)
+    return console
+
+
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
     """Turn errors of a command into a message and an exit code."""
 
@@ -72,10 +81,11 @@ def fail(error: BaseException) -> int:
         title, code = "interrupted", FAILED
         problems = [str(error) or "stopped by Ctrl-C before the first step; nothing was written"]
     elif full is not None:
-        where = f" ({full.filename})" if full.filename else ""
+        _settle()
         title, code = "no space left", FAILED
-        problems = [f"no space left on the device while writing{where}; free some, or write elsewhere with --out DIR"]
-        problems += [str(error)] if isinstance(error, GnabmError) else []
+        if not isinstance(error, GnabmError):  # those say it already, with what would be needed
+            where = f" {full.filename}" if full.filename else ""
+            problems = [f"no space left on the device while writing{where}; free some, or write elsewhere with --out"]
     elif started or isinstance(error, (RunError, TotalOverflowError)):
         title, code = "the run failed", FAILED
     elif isinstance(error, CapacityError):
@@ -86,10 +96,24 @@ def fail(error: BaseException) -> int:
     screen.print(Text(f"gnabm: {title}", style="bold red"))
     for problem in problems[:_MOST_PROBLEMS]:
         text = problem if len(problem) <= _MOST_CHARACTERS else f"{problem[:_MOST_CHARACTERS]} ..."
-        screen.print(Padding(Text(text), (0, 0, 0, 2)))
+        if screen.is_terminal:
+            screen.print(Padding(Text(text), (0, 0, 0, 2)))
+        else:
+            screen.print(Text(f"  {text}"), soft_wrap=True)
     if len(problems) > _MOST_PROBLEMS:
         screen.print(f"  ... and {len(problems) - _MOST_PROBLEMS} more")
     return code
+
+
+def _settle() -> None:
+    """Let zarr's background writers end; cut off at exit, each would print pages after the message."""
+    from zarr.core.sync import sync
+
+    async def rest() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
+
+    sync(rest())
 
 
 def out_of_space(error: BaseException) -> OSError | None:

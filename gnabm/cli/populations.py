@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from gnabm.cli.failures import console
-from gnabm.cli.machine import available_memory, in_bytes
+from gnabm.cli.failures import console, out_of_space, results
+from gnabm.cli.machine import available_disk, available_memory, in_bytes
 from gnabm.config import Config, build_model, load
 from gnabm.config.build import model_parameters
 from gnabm.config.schema import Country, OwnTables, StoredGraph
-from gnabm.errors import CapacityError, ConfigError, OutputExistsError
+from gnabm.errors import CapacityError, ConfigError, OutputExistsError, RunError
 from gnabm.model import Model
 from gnabm.population import Population
 
@@ -109,10 +111,11 @@ def refuse_assumed(tables: Iterable[Mapping[str, Any]], *, strict: bool) -> None
 
 def _check_country(who: Country, *, strict: bool) -> dict[str, Any]:
     """What `graphs` needs to build a country, after the checks that cost nothing."""
-    from graphs.build import resolve
+    from graphs.building import resolve
     from graphs.sources import load_country
 
-    wanted = resolve({"country": who.country, "num_agents": who.num_agents, "seed": who.seed}).as_dict()
+    asked = {"country": who.country, "num_agents": who.num_agents, "seed": who.seed}
+    wanted: dict[str, Any] = resolve(asked).as_dict()
     refuse_assumed(load_country(wanted["country"]).tables, strict=strict)
     need, have = wanted["num_agents"] * BUILD_BYTES_PER_AGENT, available_memory()
     if need > have:
@@ -131,7 +134,7 @@ def _ensure(who: Country, *, strict: bool) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     before = {entry.name for entry in cache.iterdir()}
     text = f"contact graph of {wanted['country']}, {wanted['num_agents']:,} agents"
-    with _busy(screen, f"{text}: building it if it is not there (once)"):
+    with _busy(screen, f"{text}: building it if it is not there (once)"), _telling_of_space(cache, "GNABM_CACHE"):
         store = ensure(wanted, cache, scheduler=who.scheduler, num_workers=who.num_workers)
     screen.print(f"{text}: {'built once, kept in' if store.name not in before else 'found in'} {cache}", soft_wrap=True)
     return store
@@ -142,6 +145,20 @@ def _busy(screen: Console, text: str) -> Any:  # noqa: ANN401
     if not screen.is_terminal:
         screen.print(text, soft_wrap=True)
     return screen.status(text)
+
+
+@contextmanager
+def _telling_of_space(where: Path, option: str) -> Iterator[None]:
+    """Say where a build ran out of space, and what moves it elsewhere."""
+    try:
+        yield
+    except OSError as error:
+        if out_of_space(error) is None:
+            raise
+        raise RunError(
+            f"no space left on the device of {where} ({in_bytes(available_disk(where))} free) while building the "
+            f"population; free some, or choose another device with {option}. No store was made"
+        ) from error
 
 
 def build_population(source: str, overrides: Sequence[str], out: Path | None, *, overwrite: bool, strict: bool) -> None:
@@ -167,7 +184,8 @@ def build_population(source: str, overrides: Sequence[str], out: Path | None, *,
     else:
         wanted, screen = _check_country(who, strict=strict), console()
         target = _vacant(out, overwrite=overwrite)
-        with _busy(screen, f"building {wanted['country']}, {wanted['num_agents']:,} agents"):
+        text = f"building {wanted['country']}, {wanted['num_agents']:,} agents"
+        with _busy(screen, text), _telling_of_space(out, "--out"):
             build(wanted, target, scheduler=who.scheduler, num_workers=who.num_workers)
         if target != out:
             shutil.rmtree(out)
@@ -175,7 +193,7 @@ def build_population(source: str, overrides: Sequence[str], out: Path | None, *,
         store, population = out, open_graph(out)
     assert store is not None
     show_tables(population.attributes.get("tables", []))
-    result = Console(highlight=False)
+    result = results()
     result.print(f"{population.num_agents:,} agents in blocks of {population.block:,}")
     result.print(f"graph store: {store}", soft_wrap=True)
     result.print(f"graph cache: {cache_folder()} (GNABM_CACHE moves it)", soft_wrap=True)
@@ -198,13 +216,15 @@ def show_tables(tables: Sequence[Mapping[str, Any]]) -> None:
     """Print the tables that a population comes from."""
     if not tables:
         return
-    shown = Table(title="Tables", title_justify="left", show_edge=False, pad_edge=False)
-    for name in ("table", "source", "year", "licence", ""):
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    shown.add_column("table", no_wrap=True)
+    shown.add_column("", no_wrap=True)
+    shown.add_column("year", no_wrap=True)
+    for name in ("licence", "source"):
         shown.add_column(name, overflow="fold")
     for table in tables:
         flag = "[yellow]assumed[/]" if table.get("assumed") else "measured"
         year = table.get("year")
-        shown.add_row(
-            str(table["name"]), str(table["source"]), "-" if year is None else str(year), str(table["licence"]), flag
-        )
-    Console(highlight=False).print(shown)
+        known = "-" if year is None else str(year)
+        shown.add_row(str(table["name"]), flag, known, str(table["licence"]), str(table["source"]))
+    results().print(shown)

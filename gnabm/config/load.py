@@ -113,7 +113,9 @@ def _override(values: dict[str, Any], override: str) -> None:
 def _anchor(values: dict[str, Any], folder: Path) -> None:
     """Make the files of a population absolute, so that a config means the same from everywhere."""
     population = values.get("population")
-    for key in _FILES if isinstance(population, dict) else ():
+    if not isinstance(population, dict):
+        return
+    for key in _FILES:
         if isinstance(population.get(key), str):
             population[key] = str(folder / Path(population[key]).expanduser())
 

@@ -34,22 +34,34 @@ def dates(summary: Summary) -> list[str | int]:
     return [at.isoformat() if isinstance(at, date) else at for at in summary.time]
 
 
+def _time_axis(summary: Summary) -> dict[str, Any]:
+    first, last = summary.time[0], summary.time[-1]
+    if not (isinstance(first, date) and isinstance(last, date)):
+        return {"type": "linear", "title": {"text": "step", "standoff": 4}}
+    months = (last - first).days > 75
+    # The second line of a tick is written only where it changes.
+    return {"type": "date", "tickformat": "%b\n%Y" if months else "%-d %b\n%Y", **({"dtick": "M1"} if months else {})}
+
+
 def _layout(summary: Summary, height: int, y_title: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
-    calendar = isinstance(summary.time[0], date)
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "ticks": "outside", "tickcolor": GRID}
-    x = {**axis, "type": "date" if calendar else "linear", "showgrid": False}
-    if not calendar:
-        x["title"] = {"text": "step", "standoff": 6}
+    x = {**axis, "showgrid": False, "nticks": 7, "tickangle": 0, **_time_axis(summary)}
     base: dict[str, Any] = {
         "height": height,
         "font": _FONT,
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 8, "r": 12, "t": 34, "b": 8},
+        "margin": {"l": 8, "r": 16, "t": 34, "b": 40},
         "hovermode": "x unified",
         "hoverlabel": {"font": {"size": 12}},
-        "xaxis": {**x, "automargin": True},
-        "yaxis": {**axis, "automargin": True, "rangemode": "tozero", "title": {"text": y_title, "standoff": 8}},
+        "xaxis": x,
+        "yaxis": {
+            **axis,
+            "automargin": True,
+            "rangemode": "tozero",
+            "tickformat": ",~r",
+            "title": {"text": y_title, "standoff": 8, "font": {"size": 12, "color": MUTED}},
+        },
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
         "showlegend": True,
     }
@@ -66,16 +78,16 @@ def new_infections(summary: Summary) -> Figure:
     peak, x = summary.peak, dates(summary)
     line = {
         "type": "scatter", "mode": "lines", "x": x, "y": summary.incidence.tolist(), "name": "new infections",
-        "line": {"color": ACCENT, "width": 2}, "fill": "tozeroy", "fillcolor": "rgba(177,67,42,0.12)",
-        "hovertemplate": "%{y:,}",
+        "line": {"color": ACCENT, "width": 2, "simplify": False}, "fill": "tozeroy",
+        "fillcolor": "rgba(177,67,42,0.12)", "hovertemplate": "%{y:,}",
     }  # fmt: skip
     right = peak > summary.steps * 0.6  # the note stands where there is room
     note = {
         "x": x[peak], "y": int(summary.incidence[peak]), "text": f"{summary.incidence[peak]:,} on {summary.when(peak)}",
-        "showarrow": False, "xanchor": "right" if right else "left", "xshift": -10 if right else 10, "yshift": 6,
+        "showarrow": False, "xanchor": "right" if right else "left", "xshift": -10 if right else 10, "yshift": 2,
         "font": {"size": 12, "color": MUTED},
     }  # fmt: skip
-    layout = _layout(summary, 300, f"per {step_name(summary)}", showlegend=False, annotations=[note])
+    layout = _layout(summary, 320, f"per {step_name(summary)}", showlegend=False, annotations=[note])
     return {"data": [line], "layout": {**layout, "margin": {**layout["margin"], "t": 14}}}
 
 
@@ -87,9 +99,11 @@ def stages(summary: Summary) -> Figure:
         colour = STAGE_COLOURS.get(name) or next(spare)
         data.append({
             "type": "scatter", "mode": "lines", "x": dates(summary), "y": summary.stage_count[:, number].tolist(),
-            "name": html.escape(name), "line": {"color": colour, "width": 2}, "hovertemplate": "%{y:,}",
+            "name": html.escape(name), "line": {"color": colour, "width": 2, "simplify": False},
+            "hovertemplate": "%{y:,}",
         })  # fmt: skip
-    return {"data": data, "layout": _layout(summary, 300, "agents")}
+    layout = _layout(summary, 320, "agents")
+    return {"data": data, "layout": {**layout, "yaxis": {**layout["yaxis"], "tickformat": "~s"}}}
 
 
 def _rounded(values: NDArray[np.float64]) -> list[Any]:
@@ -104,7 +118,8 @@ def heat_map(summary: Summary, group: Group) -> Figure:
         "type": "heatmap", "x": dates(summary), "y": names, "z": _rounded(group.per_100k.T), "colorscale": _HEAT,
         "hovertemplate": "%{y}<br>%{x}<br>%{z:,.1f} per 100,000<extra></extra>", "ygap": 1,
         "colorbar": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "thickness": 8, "len": 0.5, "x": 0,
-                     "xanchor": "left", "outlinewidth": 0, "ticklen": 3, "tickfont": {"size": 11}},
+                     "xanchor": "left", "outlinewidth": 0, "ticklen": 3, "nticks": 5, "tickformat": ",",
+                     "tickfont": {"size": 11}},
     }  # fmt: skip
     layout = _layout(summary, 110 + 22 * len(names), "", hovermode="closest", showlegend=False)
     y = {"automargin": True, "autorange": "reversed", "showgrid": False, "ticks": "", "tickfont": {"size": 12}}
@@ -116,8 +131,8 @@ def curves(summary: Summary, group: Group) -> Figure:
     rates = group.per_100k
     data = [
         {"type": "scatter", "mode": "lines", "x": dates(summary), "y": _rounded(rates[:, number]),
-         "name": html.escape(name), "line": {"color": _graded(number, len(group.names)), "width": 1.8},
-         "hovertemplate": "%{y:,.1f}"}
+         "name": html.escape(name), "hovertemplate": "%{y:,.1f}",
+         "line": {"color": _graded(number, len(group.names)), "width": 1.8, "simplify": False}}
         for number, name in enumerate(group.names)
     ]  # fmt: skip
     return {"data": data, "layout": _layout(summary, 340, f"per 100,000 and {step_name(summary)}")}
@@ -133,9 +148,9 @@ def attack_bars(summary: Summary, group: Group) -> Figure:
         "text": [f"{value:.0f} %" for value in percent], "cliponaxis": False, "textfont": {"size": 11, "color": MUTED},
         "hovertemplate": "%{x}: %{y:.1f} %<extra></extra>",
     }  # fmt: skip
-    layout = _layout(summary, 300, "% infected by the end", showlegend=False, bargap=0.25, hovermode="closest")
-    x = {"type": "category", "automargin": True, "ticks": "", "tickfont": {"size": 12}}
-    return {"data": [data], "layout": {**layout, "xaxis": x, "margin": {**layout["margin"], "t": 22}}}
+    layout = _layout(summary, 340, "% infected by the end", showlegend=False, bargap=0.25, hovermode="closest")
+    x = {"type": "category", "tickangle": 0, "ticks": "", "tickfont": {"size": 11}}
+    return {"data": [data], "layout": {**layout, "xaxis": x, "margin": {**layout["margin"], "t": 34}}}
 
 
 def _graded(number: int, count: int) -> str:

@@ -26,7 +26,7 @@ def small_multiples(summary: Summary, group: Group) -> str:
         label = f"{name}: peak {curve[peak]:,.0f} per 100,000 on {summary.when(peak)}"
         cells.append(
             f'<figure class="cell"><figcaption><b>{escape(name)}</b><span>{curve[peak]:,.0f} '
-            f"· {escape(summary.when(peak))}</span></figcaption>"
+            f"· {escape(summary.when(peak, year=False))}</span></figcaption>"
             f'<svg viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" preserveAspectRatio="none" role="img" '
             f'aria-label="{escape(label)}">{behind}'
             f'<path class="area" d="{line} L{_WIDTH:.0f},{_HEIGHT:.0f} L0,{_HEIGHT:.0f} Z"/>'
@@ -35,7 +35,7 @@ def small_multiples(summary: Summary, group: Group) -> str:
     return f'<div class="cells">{"".join(cells)}</div>'
 
 
-def _line(values: NDArray[np.float64], top: float) -> str:
+def _line(values: NDArray[np.floating], top: float) -> str:
     """Path of a curve (time,) in the box of a cell."""
     x = np.linspace(0, _WIDTH, max(len(values), 2))
     heights = values if len(values) > 1 else np.repeat(values, 2)

@@ -19,7 +19,8 @@ from gnabm.trajectory import open_trajectory
 
 _ICON = (
     "data:image/svg+xml,%3Csvg xmlns=%27http://www.w3.org/2000/svg%27 viewBox=%270 0 16 16%27%3E"
-    "%3Cpath d=%27M2 14C6 14 6 3 8 3s2 11 6 11%27 fill=%27none%27 stroke=%27%23b1432a%27 stroke-width=%272%27/%3E%3C/svg%3E"
+    "%3Cpath d=%27M2 14C6 14 6 3 8 3s2 11 6 11%27 fill=%27none%27 stroke=%27%23b1432a%27 stroke-width=%272%27/%3E"
+    "%3C/svg%3E"
 )
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -98,15 +99,14 @@ def render(summary: Summary, *, name: str) -> str:
 
 def _name(summary: Summary, folder: Path) -> str:
     name = summary.attributes.get("name") or folder.resolve().name
-    return str(name).replace("_", " ").strip().capitalize() if str(name).islower() else str(name)
+    return str(name).replace("_", " ").title() if str(name).islower() else str(name)
 
 
-def _chart(figures: dict[str, charts.Figure], key: str, figure: charts.Figure, title: str, note: str = "") -> str:
+def _chart(figures: dict[str, charts.Figure], key: str, figure: charts.Figure, title: str) -> str:
     figures[key] = figure
     height = figure["layout"]["height"]
-    noted = f'<p class="note">{note}</p>' if note else ""
     return (
-        f'<div class="block"><h3>{escape(title)}</h3>{noted}'
+        f'<div class="block"><h3>{escape(title)}</h3>'
         f'<div class="chart" id="{key}" style="min-height:{height}px"></div></div>'
     )
 
@@ -135,7 +135,7 @@ def _header(summary: Summary, name: str) -> str:
         ),
         ("", f"{summary.incidence[peak]:,}", f"new infections at the peak, {summary.when(peak)}"),
         ("", f"{summary.total_infections:,}", "new infections in all"),
-        ("", "–" if stated is None else f"{float(stated):g}", "R0 stated" if stated is not None else "no R0 stated"),
+        ("", "-" if stated is None else f"{float(stated):g}", "R0 stated" if stated is not None else "no R0 stated"),
         ("", f"{summary.num_agents:,}", "agents"),
         ("", f"{summary.steps * summary.dt:,g}", "days simulated"),
     ]
@@ -148,7 +148,7 @@ def _epidemic(summary: Summary, figures: dict[str, charts.Figure]) -> str:
     return (
         "<section><h2>The epidemic</h2><div class='two'>"
         + _chart(figures, "incidence", charts.new_infections(summary), f"New infections per {each}")
-        + _chart(figures, "stages", charts.stages(summary), "Agents by stage", f"At the end of each {each}.")
+        + _chart(figures, "stages", charts.stages(summary), f"Agents by stage at the end of each {each}")
         + "</div></section>"
     )
 
@@ -191,12 +191,6 @@ def _ages(summary: Summary, group: Group, figures: dict[str, charts.Figure]) -> 
     return (
         "<section><h2>By age</h2><div class='two'>"
         + _chart(figures, "age-curves", charts.curves(summary, group), f"New infections per 100,000 and {each}")
-        + _chart(
-            figures,
-            "age-bars",
-            charts.attack_bars(summary, group),
-            "Attack rate by age",
-            "Share infected by the end, initial infections included.",
-        )  # fmt: skip
+        + _chart(figures, "age-bars", charts.attack_bars(summary, group), "Attack rate by age")
         + "</div></section>"
     )

@@ -51,6 +51,9 @@ def _run(summary: Summary) -> dict[str, object]:
     beta = parameters.get("transmission_rate")
     layers = attributes.get("population", {}).get("layers")
     seconds = attributes.get("seconds")
+    startup = float(attributes.get("startup_seconds") or 0)
+    stepping = None if seconds is None else max(float(seconds) - startup, 1e-9)
+    done = summary.num_agents * summary.steps
     return {
         "Model": attributes.get("config", {}).get("model"),
         "Seed": attributes.get("seed"),
@@ -60,10 +63,8 @@ def _run(summary: Summary) -> dict[str, object]:
         "Contacts": None if not layers else ", ".join(layers),
         "Reproducibility": attributes.get("reproducibility"),
         "Status": summary.status,
-        "Simulated in": None if seconds is None else f"{float(seconds):,.1f} s",
-        "Agent-steps per second": None
-        if not seconds
-        else f"{summary.num_agents * summary.steps / float(seconds):,.0f}",
+        "Simulated in": None if stepping is None else f"{stepping:,.1f} s, after {startup:,.1f} s of start-up",
+        "Agent-steps per second": None if stepping is None else f"{done / stepping:,.0f}",
     }
 
 
@@ -90,7 +91,7 @@ def _tables(tables: Sequence[Mapping[str, Any]]) -> str:
         year = table.get("year")
         rows.append(
             f"<tr><td>{escape(str(table.get('name')))}</td><td>{escape(str(table.get('source')))}</td>"
-            f"<td class='num'>{'–' if year is None else escape(str(year))}</td>"
+            f"<td class='num'>{'-' if year is None else escape(str(year))}</td>"
             f"<td>{escape(str(table.get('licence', '')))}</td><td>{flag}</td></tr>"
         )
     return (

@@ -100,10 +100,12 @@ class Summary:
         """`complete`, `interrupted`, `failed` or `running`."""
         return str(self.attributes.get("status", "unknown"))
 
-    def when(self, step: int) -> str:
+    def when(self, step: int, *, year: bool = True) -> str:
         """A step for people: `20 Jan 2022`, or `step 3`."""
         at = self.time[step]
-        return f"{at.day} {at:%b %Y}" if isinstance(at, date) else f"step {at}"
+        if not isinstance(at, date):
+            return f"step {at}"
+        return f"{at.day} {at:%b %Y}" if year else f"{at.day} {at:%b}"
 
     @staticmethod
     def of(dataset: xr.Dataset) -> Summary:
@@ -125,7 +127,7 @@ class Summary:
         count = dataset["stage_count"]
         people = count.isel(time=0).sum("stage")
         left = people - count.isel(time=-1, stage=susceptible)
-        groups = {
+        groups: dict[str, Group] = {
             dim: _group(dataset, dim, people, left)
             for dim in ("region", "age_group")
             if dim in dataset["incidence"].dims

@@ -68,8 +68,7 @@ def _friends(num_agents: int, integer_weights: bool, rng: np.random.Generator) -
     target = order[(order.size * rng.random(num_edges) ** 3).astype(np.int64)]
     source = order[rng.integers(0, order.size, num_edges)]
     keep = source != target
-    _, first = np.unique(np.stack([target[keep], source[keep]]), axis=1, return_index=True)
-    source, target = source[keep][first], target[keep][first]
+    target, source = np.divmod(np.unique(target[keep] * num_agents + source[keep]), num_agents)
     weight = rng.integers(1, 4, source.size) if integer_weights else 10 ** rng.uniform(-3, 0.3, source.size)
     layer = Contacts.from_edges(source, target, weight, num_agents)["contacts"]
     assert isinstance(layer, Edges)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def likely_causes(run: Callable[[], object]) -> str:
     Returns:
         A sentence for an error message.
     """
-    with _Listener() as listener:
+    # What a broken rule raises on the way must not hide the difference that is being explained.
+    with _Listener() as listener, suppress(Exception):
         run()
     # Numbering rows is often harmless; it is named where nothing else explains the difference.
     heard = [item for item in listener.heard.items() if item[0][0] != "arange"] or list(listener.heard.items())

@@ -24,6 +24,7 @@ from gnabm.testing.watch import (
     ConformanceError,
     Note,
     Watched,
+    any_per_row,
     bits_differ,
     first_difference,
     num_threads,
@@ -319,7 +320,7 @@ def _floats(column: Column) -> Tensor:
 def _far(one: Note, other: Note, tolerance: float = 1e-3) -> Tensor:
     a, b = one.value.to(torch.float64), other.value.to(torch.float64)
     far = ~((a - b).abs() <= tolerance * torch.maximum(a.abs(), torch.ones_like(a))) & ~(a.isnan() & b.isnan())
-    return far.reshape(far.shape[0], -1).any(1)
+    return any_per_row(far)
 
 
 def _flipped(one: Sequence[Note], other: Sequence[Note]) -> Tensor:

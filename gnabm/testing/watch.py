@@ -212,9 +212,14 @@ Differ = Callable[[Note, Note], Tensor]
 
 def bits_differ(one: Note, other: Note) -> Tensor:
     """Rows whose values are not the same bits."""
-    a, b = (n.value.numpy().reshape(n.value.shape[0], -1) for n in (one, other))
-    same = np.ascontiguousarray(a).view(np.uint8) == np.ascontiguousarray(b).view(np.uint8)
-    return torch.from_numpy(~same.reshape(a.shape[0], -1).all(1))
+    a, b = (np.ascontiguousarray(n.value.numpy()).reshape(-1).view(np.uint8) for n in (one, other))
+    per_row = a.size // max(one.value.shape[0], 1)
+    return any_per_row(torch.from_numpy(a != b).reshape(one.value.shape[0], per_row))
+
+
+def any_per_row(flags: Tensor) -> Tensor:
+    """(n,) whether any flag of a row (n, ...) is set; there may be no row."""
+    return flags if flags.dim() == 1 else flags.flatten(1).any(1)
 
 
 def first_difference(
@@ -232,7 +237,9 @@ def first_difference(
         The note and the words, or None for equal runs.
     """
     for mine, theirs in zip(one, other, strict=True):
-        a, b = mine.by_key(), theirs.by_key()
+        # Sorting is what takes long; two runs on one shard list the same keys already.
+        aligned = mine.key.shape == theirs.key.shape and torch.equal(mine.key, theirs.key)
+        a, b = (mine, theirs) if aligned else (mine.by_key(), theirs.by_key())
         if a.field.startswith("probability") and a.key.shape[0] != b.key.shape[0]:
             common = torch.isin(b.key, a.key)
             b = Note(b.step, b.rule, b.field, b.key[common], b.value[common])

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gnabm import Contacts, Edges, Field, Mixing, Places, Population
+from gnabm import Contacts, Field, Mixing, Places, Population
 from gnabm.models.epidemic import seir
 
 AGENTS = 3000
@@ -104,3 +104,9 @@ def model():
 @pytest.fixture(scope="session")
 def ring_of_eight():
     return ring()
+
+
+@pytest.fixture(scope="session")
+def model_of_session():
+    """For references that many tests share; nothing may change its parameters."""
+    return make_model()

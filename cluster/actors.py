@@ -1,0 +1,169 @@
+"""The `actors` transport: one Ray actor per shard, connected by a gloo process group.
+
+Ray places, starts and watches the actors; halos never pass through its object store. An error on one rank ends the
+run with that error, a rank that dies ends it with its name: nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray starts
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from cluster.rank import PeerLostError, Rank
+from cluster.worker import Job
+from gnabm.errors import CapacityError, RunError
+from gnabm.population import Population
+
+PLACEMENT_SECONDS = 60.0
+"""How long to wait for the cluster to give a CPU to every shard."""
+GRACE_SECONDS = 5.0
+"""How long to wait, once a rank failed, for the rank that is the cause."""
+
+
+class Actors:
+    """All shards as Ray actors; Ray is started when it is not running and then stopped again.
+
+    Args:
+        job: What to do.
+        population: The population when the job names no store; put once into the object store.
+
+    Raises:
+        CapacityError: The cluster has fewer CPUs than shards.
+        RunError: A rank died.
+    """
+
+    def __init__(self, job: Job, population: Population | None) -> None:
+        self.size, self.step = len(job.bounds) - 1, -1
+        threads = job.threads or max(1, (os.cpu_count() or 1) // self.size)
+        job = replace(job, threads=threads)
+        with ExitStack() as stack:
+            _start_ray(self.size, stack)
+            self.ranks = self._place(stack, threads)
+            host, port = ray.get(self.ranks[0].host.remote())
+            self._gather([rank.connect.remote(host, port) for rank in self.ranks])
+            shared = ray.put(job)
+            whole = None if population is None else ray.put(population)
+            self._gather([rank.build.remote(shared, whole) for rank in self.ranks])
+            self.step = 0
+            self.stack = stack.pop_all()
+
+    def _place(self, stack: ExitStack, threads: int) -> list[Any]:
+        cpus = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+        if cpus < self.size:
+            raise CapacityError(
+                f"{self.size} shards need {self.size} CPUs, the Ray cluster has {cpus}; use fewer shards, "
+                "transport='local', or a larger cluster (RAY_ADDRESS)"
+            )
+        group = placement_group([{"CPU": 1}] * self.size, strategy="PACK")
+        stack.callback(remove_placement_group, group)
+        try:
+            ray.get(group.ready(), timeout=PLACEMENT_SECONDS)
+        except GetTimeoutError as error:
+            raise CapacityError(
+                f"the Ray cluster gave no {self.size} CPUs within {PLACEMENT_SECONDS:.0f} s ({cpus} in all, others "
+                "hold them); end other runs or use fewer shards"
+            ) from error
+        actor = ray.remote(num_cpus=1, max_restarts=0)(Rank)
+        ranks: list[Any] = []
+        for rank in range(self.size):
+            where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
+            made: Any = actor.options(scheduling_strategy=where).remote(rank, self.size, threads)
+            stack.callback(ray.kill, made, no_restart=True)
+            ranks.append(made)
+        return ranks
+
+    def __enter__(self) -> Actors:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the actors, and Ray if it was started here."""
+        self.stack.close()
+
+    def each(self, method: str, *arguments: Any) -> list[Any]:  # noqa: ANN401
+        """Call a method of every worker; returns the results in the order of ranks.
+
+        Raises:
+            RunError: A rank died, or waited too long for another.
+            BaseException: What a rank's rule raised.
+        """
+        results = self._gather([rank.call.remote(method, *arguments) for rank in self.ranks])
+        self.step += method == "advance"
+        return results
+
+    def _gather(self, references: list[Any]) -> list[Any]:
+        try:
+            return list(ray.get(references))
+        except RayError:
+            cause = self._cause(references)
+        raise cause
+
+    def _cause(self, references: list[Any]) -> BaseException:
+        """The error that made the others fail: what a rule raised, else a rank that died."""
+        found: dict[int, BaseException] = {}
+        waiting = dict(zip(references, range(self.size), strict=True))
+        until = time.monotonic() + GRACE_SECONDS
+        while waiting and not any(_nearness(e) < 2 for e in found.values()):
+            ready, _ = ray.wait(list(waiting), timeout=max(0.0, until - time.monotonic()))
+            if not ready:
+                break
+            rank = waiting.pop(ready[0])
+            try:
+                ray.get(ready[0])
+            except RayTaskError as error:
+                found[rank] = error.cause if isinstance(error.cause, BaseException) else error
+            except RayError as error:
+                found[rank] = error
+        rank, cause = min(found.items(), key=lambda item: (_nearness(item[1]), item[0]))
+        if isinstance(cause, RayActorError):
+            return self._died(rank, cause)
+        if isinstance(cause, PeerLostError):
+            return RunError(f"shard {rank} of {self.size}, step {self.step}: {cause}")
+        return cause
+
+    def _died(self, rank: int, error: RayActorError) -> RunError:
+        when = f"at step {self.step}" if self.step >= 0 else "while it started"
+        died = RunError(
+            f"shard {rank} of {self.size} died {when}: its process was killed, crashed or ran out of memory; run "
+            "again, with more shards or another machine if memory was short (gnabm plan tells what a shard needs)"
+        )
+        died.__cause__ = error
+        return died
+
+
+def _nearness(error: BaseException) -> int:
+    """How near an error is to the cause: raised by a rule, a death, what they did to the others."""
+    if isinstance(error, PeerLostError):
+        return 2
+    return 1 if isinstance(error, RayActorError) else 0
+
+
+def _start_ray(shards: int, stack: ExitStack) -> None:
+    if ray.is_initialized():
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        cpus = max(shards, os.cpu_count() or 1)
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    stack.callback(ray.shutdown)

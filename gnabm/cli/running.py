@@ -1,0 +1,218 @@
+"""`gnabm plan` and `gnabm run`."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from gnabm.cli.failures import Interrupted, Started, console, results
+from gnabm.cli.machine import available_disk, available_memory, describe, in_bytes
+from gnabm.cli.planning import show_plan
+from gnabm.cli.populations import Ready, prepare
+from gnabm.cli.progress import Watch
+from gnabm.config import Config, load
+from gnabm.errors import GnabmError, OutputExistsError
+from gnabm.report.summary import Summary
+from gnabm.trajectory import open_trajectory
+
+CONFIG, TRAJECTORY, REPORT = "config.yaml", "trajectory.zarr", "report.html"
+
+
+def plan_config(source: str, overrides: Sequence[str], out: Path | None, *, strict: bool, as_json: bool) -> None:
+    """Print what a run needs.
+
+    Args:
+        source: Config.
+        overrides: As `key=value`.
+        out: Run folder, or None for runs/NAME.
+        strict: Refuse assumed tables.
+        as_json: Print JSON.
+
+    Raises:
+        CapacityError: It will not fit.
+    """
+    config = load(source, overrides)
+    folder = out or Path("runs") / config.name
+    ready = prepare(config, strict=strict)
+    plan = _plan(ready)
+    if as_json:
+        print(json.dumps(plan.to_dict(), indent=1))
+    else:
+        show_plan(plan.to_dict(), available_memory(), available_disk(folder))
+    from cluster.plan import refuse_if_too_large
+
+    refuse_if_too_large(plan, _memory(), available_disk(folder))
+
+
+def _plan(ready: Ready) -> Any:  # noqa: ANN401
+    from cluster.plan import plan
+
+    run = ready.config.run
+    return plan(ready.population, ready.model, shards=run.shards, steps=run.steps, record=ready.config.record.fields)
+
+
+def _memory() -> int | None:
+    """Free memory; None with an address of a Ray cluster, where the shards live on other machines than this one."""
+    return None if "RAY_ADDRESS" in os.environ else available_memory()
+
+
+def _check_room(ready: Ready, folder: Path) -> None:
+    """Refuse what memory cannot hold. Disk is bounded from above only, so a run that may not fit is but warned of."""
+    from cluster.plan import refuse_if_too_large
+
+    plan = _plan(ready)
+    refuse_if_too_large(plan, _memory())
+    free = available_disk(folder)
+    if plan.disk > free:
+        console().print(
+            f"the trajectory takes up to {in_bytes(plan.disk)} before compression, {in_bytes(free)} are free: "
+            "it may not fit",
+            soft_wrap=True,
+        )
+
+
+def run_config(source: str, overrides: Sequence[str], out: Path | None, *, overwrite: bool, strict: bool) -> None:
+    """Simulate a config and leave a run folder.
+
+    Args:
+        source: Config.
+        overrides: As `key=value`.
+        out: Run folder, or None for runs/NAME.
+        overwrite: Replace a run that is there.
+        strict: Refuse assumed tables.
+    """
+    config = load(source, overrides)
+    folder = out or Path("runs") / config.name
+    _refuse_existing(folder, overwrite=overwrite)
+    ready = prepare(config, strict=strict)
+    _check_room(ready, folder)
+    made = not folder.exists()
+    watch = Watch(ready.config, ready.population.num_agents, console())
+    try:
+        _start_folder(folder, ready.config)
+        result = _simulate(ready, folder, watch)
+    except BaseException as error:
+        if watch.done == 0 and made:
+            shutil.rmtree(folder, ignore_errors=True)  # nothing was simulated, so nothing stays
+        if isinstance(error, KeyboardInterrupt):
+            raise _interrupted(folder, watch) from error
+        if watch.done and isinstance(error, GnabmError):
+            raise Started(str(error)) from error
+        raise
+    if result.status == "interrupted":
+        raise _interrupted(folder, watch)
+    _show_result(result, ready, folder)
+
+
+def _interrupted(folder: Path, watch: Watch) -> Interrupted:
+    if watch.done == 0:
+        return Interrupted("stopped by Ctrl-C before the first step; nothing was written")
+    return Interrupted(
+        f"stopped by Ctrl-C after {watch.done:,} of {watch.run.steps:,} steps; {folder / TRAJECTORY} holds what was "
+        f"written of them and says so (gnabm report {folder})"
+    )
+
+
+def _refuse_existing(folder: Path, *, overwrite: bool) -> None:
+    if folder.exists() and not (overwrite and folder.is_dir()):
+        what = "exists" if folder.is_dir() else "is a file"
+        cure = "choose another folder with --out" + (" or replace it with --overwrite" if folder.is_dir() else "")
+        raise OutputExistsError(f"{folder} {what}; {cure}")
+
+
+def _start_folder(folder: Path, config: Config) -> None:
+    """Make the folder with its config; of what is there only an earlier run's own files are replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / TRAJECTORY, ignore_errors=True)
+    for name in (CONFIG, REPORT):
+        (folder / name).unlink(missing_ok=True)
+    partial = folder / f".{CONFIG}.partial"
+    try:
+        text = yaml.safe_dump(
+            config.resolved(), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+        )
+        partial.write_text(text, "utf-8")
+        partial.replace(folder / CONFIG)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _simulate(ready: Ready, folder: Path, watch: Watch) -> Any:  # noqa: ANN401
+    from cluster.run import run as run_shards
+
+    config, run = ready.config, ready.config.run
+    who = ready.store if ready.store is not None and run.mixing == "drawn" else ready.population
+    with watch:
+        return run_shards(
+            ready.model,
+            who,
+            shards=run.shards,
+            transport=run.transport,
+            steps=run.steps,
+            seed=run.seed,
+            dt=run.dt,
+            start=run.start,
+            record=config.record.fields,
+            messages=run.messages,
+            out=folder,
+            overwrite=True,
+            attributes=_attributes(ready),
+            threads=run.threads,
+            on_step=watch.on_step,
+        )
+
+
+def _attributes(ready: Ready) -> dict[str, Any]:
+    """What the trajectory says of the run besides what `cluster` writes."""
+    config = ready.config
+    return {
+        "name": config.name,
+        "config": config.resolved(),
+        "parameters": dict(ready.parameters),
+        "reproduction_number": config.reproduction_number,
+        "tables": list(ready.population.attributes.get("tables", [])),
+        "population": {
+            "num_agents": ready.population.num_agents,
+            "layers": list(ready.population.contacts.layers),
+            "store": None if ready.store is None else str(ready.store),
+        },
+        "machine": describe(),
+    }
+
+
+def _show_result(result: Any, ready: Ready, folder: Path) -> None:  # noqa: ANN401
+    """Print the key figures of a run."""
+    summary = Summary.of(open_trajectory(folder))
+    stepping = result.seconds - result.startup_seconds
+    rate = ready.population.num_agents * result.steps_done / max(stepping, 1e-9)
+    peak = summary.peak
+    rows = [
+        ("agents", f"{summary.num_agents:,}"),
+        ("steps", f"{summary.steps:,}, {summary.when(0)} to {summary.when(-1)}"),
+        ("seconds", f"{stepping:.1f}, after {result.startup_seconds:.1f} of start-up"),
+        ("agent-steps/s", f"{rate:,.0f}"),
+        ("attack rate", f"{100 * summary.attack_rate:.1f} % (initial infections included)"),
+        ("peak incidence", f"{summary.incidence[peak]:,} on {summary.when(peak)}"),
+        ("peak memory", _peak_memory(result)),
+        ("trajectory", str(folder / TRAJECTORY)),
+        ("next", f"gnabm report {folder}"),
+    ]
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        table.add_row(name, value)
+    results().print(table)
+
+
+def _peak_memory(result: Any) -> str:  # noqa: ANN401
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    ranks = result.peak_rss
+    shards = f", shards {', '.join(in_bytes(value) for value in ranks)}" if len(ranks) > 1 else ""
+    return in_bytes(own) + shards

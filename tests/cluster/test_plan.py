@@ -1,0 +1,114 @@
+import json
+
+import numpy as np
+import pytest
+
+from cluster import plan, refuse_if_too_large
+from cluster.bounds import row_work
+from cluster.halo import measure
+from cluster.local import LocalThreads
+from gnabm import Contacts, Mixing, Population
+from gnabm.errors import CapacityError
+from gnabm.shard import EdgeShard, MixingShard, PlaceShard, cut
+
+
+@pytest.fixture(scope="module", params=[1, 3, 7])
+def planned(request, population, model_of_session):
+    found = plan(population, model_of_session, shards=request.param, steps=10, record=["stage", "infected_on"])
+    bounds = (*(s.first_row for s in found.shards), population.num_agents)
+    with LocalThreads(request.param) as threads:
+        shards = threads.each(lambda group: cut(population, group, bounds))
+    return found, bounds, shards
+
+
+def test_halo_and_sizes_are_those_of_the_shards_of_a_run(planned):
+    found, _, shards = planned
+    assert [s.halo_rows for s in found.shards] == [sum(s.halo.receive) for s in shards]
+    assert [s.num_agents for s in found.shards] == [s.num_owned for s in shards]
+
+
+def test_what_a_shard_reads_of_each_layer_is_counted_exactly(planned, population):
+    _, bounds, shards = planned
+    _, traffic = measure(population, bounds)
+    for rank, shard in enumerate(shards):
+        low = shard.halo.first[rank] if len(shards) > 1 else 0
+        for name, layer in shard.layers.items():
+            match layer:
+                case EdgeShard():
+                    sources = layer.source
+                case PlaceShard():
+                    sources = layer.member
+                    assert traffic[name].places[rank] == layer.num_places
+                case MixingShard():
+                    continue
+            remote = (sources < low) | (sources >= low + shard.num_owned)
+            assert traffic[name].held[rank] == sources.numel()
+            assert traffic[name].remote[rank] == int(remote.sum())
+
+
+def test_the_memory_of_the_arrays_that_a_shard_holds_is_covered(planned):
+    found, _, shards = planned
+    for sizes, shard in zip(found.shards, shards, strict=True):
+        held = sum(c.nbytes for c in shard.columns.values())
+        for layer in shard.layers.values():
+            held += sum(getattr(v, "nbytes", 0) for v in vars(layer).values())
+            if isinstance(layer, EdgeShard):
+                held += sum(0 if t is None else t.nbytes for t in layer.out)
+        assert sizes.peak_memory > 500 * 2**20 + held
+
+
+def test_one_shard_has_no_border(population, model):
+    found = plan(population, model, shards=1, steps=10)
+    assert found.balance == 1
+    assert [layer.cut for layer in found.layers.values()] == [0.0] * 5
+    assert found.shards[0].halo_rows == found.shards[0].halo_bytes == 0
+
+
+def test_contacts_per_agent_are_those_of_the_layers(population, model):
+    layers, found = population.contacts.layers, plan(population, model, steps=1).layers
+    size = np.diff(layers["site"].indptr)
+    assert found["site"].per_agent == pytest.approx((size * np.minimum(6.0, np.maximum(size - 1, 0))).sum() / 3000)
+    size = np.diff(layers["home"].indptr)
+    assert found["home"].per_agent == pytest.approx((size * (size - 1)).sum() / 3000)
+    assert found["friends"].per_agent == pytest.approx(layers["friends"].weight.sum(dtype=float) / 3000)
+    assert found["friends"].size == layers["friends"].num_edges
+    group = layers["drawn"].group
+    assert found["drawn"].per_agent == pytest.approx(layers["drawn"].matrix.sum(1)[group].mean())
+
+
+def test_balance_is_the_largest_work_over_the_mean(population, model):
+    found = plan(population, model, shards=3, steps=1)
+    bounds = [*(s.first_row for s in found.shards), 3000]
+    work = [int(row_work(population, a, b).sum()) for a, b in zip(bounds, bounds[1:], strict=False)]
+    assert [s.work for s in found.shards] == work
+    assert found.balance == pytest.approx(max(work) / np.mean(work))
+
+
+def test_drawn_contacts_cross_as_often_as_two_halves_meet(model):
+    whole = Population.of(Contacts({"all": Mixing.uniform(1000, 4.0)}, 1000))
+    found = plan(whole, model, shards=2, steps=1)
+    assert found.layers["all"].cut == pytest.approx(0.5)
+    assert found.shards[0].halo_bytes == pytest.approx(20 * 4 * 1000 * 0.5 / 2)
+
+
+def test_a_plan_is_plain_data(population, model):
+    plain = plan(population, model, shards=3, steps=10, record=["stage"]).to_dict()
+    assert json.loads(json.dumps(plain)) == plain
+    assert {"num_agents", "layers", "shards", "balance", "memory", "disk"} <= set(plain)
+
+
+def test_the_disk_bound_covers_the_fields(population, model):
+    assert plan(population, model, steps=10, record=["stage", "infected_on"]).disk > 10 * 3000 * 5
+    assert plan(population, model, steps=10).disk < 200_000
+
+
+def test_what_will_not_fit_is_refused_by_how_much(population, model):
+    found = plan(population, model, shards=2, steps=1000, record=["stage"])
+    refuse_if_too_large(found)
+    refuse_if_too_large(found, memory_available=found.memory, disk_available=found.disk)
+    with pytest.raises(CapacityError, match=r"of memory, .* available: 256\.0 MiB too little"):
+        refuse_if_too_large(found, memory_available=found.memory - 2**28)
+    with pytest.raises(
+        CapacityError, match=r"of disk are free: 1\.0 MiB too little; record fewer fields \(stage now\)"
+    ):
+        refuse_if_too_large(found, disk_available=found.disk - 2**20)
