@@ -20,7 +20,7 @@ from gnabm.population import Population
 from gnabm.simulate import check_record, check_steps
 from gnabm.trajectory import TIME_CHUNK
 
-PROCESS_BYTES = 560 << 20
+PROCESS_BYTES = 600 << 20
 """Resident memory of a process with the interpreter, torch and the compiled kernels; measured on Linux."""
 STEP_BYTES = 72
 """Bytes per owned row for the temporaries of a step: flags, hazards, probabilities, indices; measured, see `plan`."""
@@ -204,8 +204,9 @@ def _memory(
     state = sum(_item(kind) for kind in model.state.values()) * owned
     recorded = TIME_CHUNK * owned * sum(_item(model.state[name]) for name in record)
     groups = 4 * owned
-    step = STEP_BYTES * owned + 12 * halo + recorded
-    return int(PROCESS_BYTES + SLACK * (held + state + groups + max(step, reading)))
+    stacked = TIME_CHUNK * owned * max((_item(model.state[name]) for name in record), default=0)  # as it is written
+    step = STEP_BYTES * owned + 12 * halo
+    return int(PROCESS_BYTES + SLACK * (held + state + groups + max(reading, recorded + max(step, stacked))))
 
 
 def _item(kind: Any) -> int:  # noqa: ANN401

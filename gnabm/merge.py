@@ -53,16 +53,30 @@ def collect(
                 f"rule {rule.name!r} returned {name!r} but declares writes = {dict(rule.writes)}; add {name!r} there"
             )
         old = agents.columns[name]
-        if isinstance(old, Stage) != isinstance(value, Stage) or (
-            isinstance(old, Tensor) and isinstance(value, Tensor) and old.dtype != value.dtype
-        ):
-            expected = "a Stage (agents.stage.move(...))" if isinstance(old, Stage) else f"{old.dtype}"
-            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise KindError(f"rule {rule.name!r} returned {name!r} as {got}, expected {expected}")
-        if len(value) != num_rows:
-            raise ShapeError(f"rule {rule.name!r} returned {len(value)} values of {name!r} for {num_rows} rows")
+        _refuse_other_kind(rule, name, old, value)
+        shape = (num_rows,) if isinstance(old, Stage) else (num_rows, *old.shape[1:])
+        got = (len(value),) if isinstance(value, Stage) else tuple(value.shape)
+        if got != shape:
+            raise ShapeError(f"rule {rule.name!r} returned {name!r} with shape {got}, expected {shape}")
         result[name] = Change(rule.name, rule.writes[name], rows, mask, value)
     return result
+
+
+def _refuse_other_kind(rule: Rule, name: str, old: Column, value: object) -> None:
+    got = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+    if not isinstance(old, Stage):
+        if not isinstance(value, Tensor) or value.dtype != old.dtype:
+            raise KindError(f"rule {rule.name!r} returned {name!r} as {got}, expected {old.dtype}")
+        return
+    if not isinstance(value, Stage):
+        raise KindError(f"rule {rule.name!r} returned {name!r} as {got}, expected a Stage (agents.stage.move(...))")
+    if value.family != old.family:
+        raise KindError(f"rule {rule.name!r} returned {name!r} of {value.family}, expected {old.family}")
+    if (value.flags is None) != (old.flags is None):
+        raise KindError(
+            f"rule {rule.name!r} returned {name!r} without the flags of a differentiable run; make it with "
+            f"agents.{name}.move(...), which keeps them"
+        )
 
 
 def merge(name: str, old: Column, changes: Sequence[Change], keys: Tensor) -> Column:
@@ -89,13 +103,13 @@ def merge(name: str, old: Column, changes: Sequence[Change], keys: Tensor) -> Co
             new = new + value if change.rows is None else new.index_add(0, change.rows, value)
         elif change.rows is not None:
             at, picked = _changed(old, change)
-            _refuse_overlap(name, old, new, at, change, keys)
+            _refuse_overlap(name, old, new, at, change, changes, keys)
             new = new.index_copy(0, at, picked)
         elif len(changes) == 1:
             new = value if change.mask is None else torch.where(change.mask, value, new)
         else:
             touched = _hard_difference(old, change)
-            _refuse_overlap(name, old, new, nonzero_rows(touched), change, keys)
+            _refuse_overlap(name, old, new, nonzero_rows(touched), change, changes, keys)
             new = torch.where(touched, value, new)
     return new
 
@@ -107,11 +121,11 @@ def _merge_stage(name: str, old: Stage, changes: Sequence[Change], keys: Tensor)
         assert isinstance(value, Stage)
         if change.rows is not None:
             at, picked = _changed(old.codes, change)
-            _refuse_overlap(name, old.codes, codes, at, change, keys)
+            _refuse_overlap(name, old.codes, codes, at, change, changes, keys)
             codes = codes.index_copy(0, at, picked)
             continue
         touched = _hard_difference(old.codes, change)
-        _refuse_overlap(name, old.codes, codes, nonzero_rows(touched), change, keys)
+        _refuse_overlap(name, old.codes, codes, nonzero_rows(touched), change, changes, keys)
         codes = torch.where(touched, value.codes, codes)
         if flags is not None and old.flags is not None and value.flags is not None:
             difference = value.flags - old.flags
@@ -138,14 +152,24 @@ def _changed(old: Tensor, change: Change) -> tuple[Tensor, Tensor]:
     return change.rows.index_select(0, at), new.index_select(0, at)
 
 
-def _refuse_overlap(name: str, old: Tensor, new: Tensor, rows: Tensor, change: Change, keys: Tensor) -> None:
+def _refuse_overlap(
+    name: str, old: Tensor, new: Tensor, rows: Tensor, change: Change, changes: Sequence[Change], keys: Tensor
+) -> None:
     """Refuse rows that an earlier rule of the phase has changed already."""
     if new is old:
         return
     twice = rows[(new.index_select(0, rows) != old.index_select(0, rows)).detach()]  # a check, not a value
     if twice.numel():
         raise ConflictError(
-            f"rule {change.rule!r} and an earlier rule of its phase both change {name!r} of agent "
+            f"rules {_first_writer(old, changes, twice[0])!r} and {change.rule!r} both change {name!r} of agent "
             f"{int(keys[twice[0]])} in one step ({twice.numel()} such agents); make their conditions exclusive or put "
             "them in two phases"
         )
+
+
+def _first_writer(old: Tensor, changes: Sequence[Change], row: Tensor) -> str:
+    for change in changes:
+        touched = nonzero_rows(_hard_difference(old, change)) if change.rows is None else _changed(old, change)[0]
+        if bool((touched == row).any()):
+            return change.rule
+    raise AssertionError("a row that was changed has a rule that changed it")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,6 +105,9 @@ class Model(nn.Module):
         name: str = "model",
     ) -> None:
         super().__init__()
+        for part in rules:
+            if not isinstance(part, (Rule, Iterable)):
+                raise KindError(f"a model is made of Rule objects, got {type(part).__name__}")
         phases = [list(p) for p in rules if not isinstance(p, Rule)]
         if len(phases) < len(rules):
             phases = [[rule for rule in rules if isinstance(rule, Rule)]]

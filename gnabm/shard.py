@@ -219,7 +219,7 @@ def _read(layer: Edges | Places | Mixing, low: int, high: int) -> dict[str, NDAr
             return {"indptr": indptr - first, "rows": np.asarray(layer.source[first:last]), "weight": weight}
         case Places():
             place = np.asarray(layer.place[low:high])
-            touched = np.unique(place[place >= 0])
+            touched = _distinct(place[place >= 0], layer.num_places)
             if touched.size == layer.num_places:
                 return {
                     "place": place,
@@ -231,6 +231,13 @@ def _read(layer: Edges | Places | Mixing, low: int, high: int) -> dict[str, NDAr
             return {"place": place, "touched": touched, "indptr": indptr, "rows": member}
         case Mixing():
             return {"group": np.asarray(layer.group[low:high]), "rows": np.empty(0, dtype=np.int64)}
+
+
+def _distinct(codes: NDArray[Any], num_codes: int) -> NDArray[np.int64]:
+    """The codes that occur, ascending; by marking, since sorting millions of them took longer than reading them."""
+    occurs = np.zeros(num_codes, dtype=bool)
+    occurs[codes] = True
+    return np.flatnonzero(occurs)
 
 
 def _read_places(indptr: Array, member: Array, touched: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
@@ -275,7 +282,7 @@ def _localise(
     bounds: tuple[int, ...], group: ShardGroup,
 ) -> LayerShard:  # fmt: skip
     num_sources = bounds[-1] if sources is None else sources.size
-    rows = raw["rows"] if sources is None else np.searchsorted(sources, raw["rows"])
+    rows = raw["rows"] if sources is None else _number(raw["rows"], sources, *bounds[group.rank : group.rank + 2])
     if num_sources >= 2**31:
         raise DataError(f"a shard of {num_sources} sources is too large for 32-bit rows; use more shards")
     match layer:
@@ -288,7 +295,9 @@ def _localise(
             size = np.diff(indptr)
             local = place.astype(np.int32)
             if raw["touched"].size != layer.num_places:
-                local = np.where(place >= 0, np.searchsorted(raw["touched"], place), -1).astype(np.int32)
+                numbered = np.full(layer.num_places, -1, dtype=np.int32)
+                numbered[raw["touched"]] = np.arange(raw["touched"].size, dtype=np.int32)
+                local = np.where(place >= 0, numbered[place], np.int32(-1))
             of_source = np.full(num_sources, -1, dtype=np.int32)
             of_source[rows] = np.repeat(np.arange(size.size, dtype=np.int32), size)
             return PlaceShard(
@@ -297,6 +306,15 @@ def _localise(
             )  # fmt: skip
         case Mixing():
             return _localise_mixing(name, layer, raw["group"], bounds, group)
+
+
+def _number(rows: NDArray[Any], sources: NDArray[np.int64], low: int, high: int) -> NDArray[np.int64]:
+    """Places of global rows among the sources of the shard; only those of others are searched for."""
+    local = rows.astype(np.int64)
+    outside = np.flatnonzero((rows < low) | (rows >= high))
+    local += np.searchsorted(sources, low) - low
+    local[outside] = np.searchsorted(sources, rows[outside])
+    return local
 
 
 def _localise_mixing(

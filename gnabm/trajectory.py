@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -183,7 +184,7 @@ class TrajectoryStore:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self.root = zarr.open_group(str(path), mode="r+")
+        self.root = zarr.open_group(str(path), mode="r+", use_consolidated=False)
         self.steps = self._array("time").shape[0]
 
     def _array(self, name: str) -> zarr.Array[Any]:
@@ -216,7 +217,10 @@ class TrajectoryStore:
                 )
             shutil.rmtree(path)
         root = zarr.create_group(str(path), zarr_format=3)
-        root.attrs.update({"gnabm_schema": SCHEMA, "gnabm_kind": "trajectory", "status": "running", **attributes})
+        said = {"gnabm_schema": SCHEMA, "gnabm_kind": "trajectory", "status": "running", "dt_days": schema.dt}
+        named = [schema.label_name(d) for d in schema.labels if schema.label_name(d) != d]
+        # Labels that are named otherwise than their dim are coordinates too (CF, attribute of the whole store).
+        root.attrs.update({**said, **({"coordinates": " ".join(named)} if named else {}), **attributes})
         time, time_attributes = schema.time(0)
         _array(root, "time", (0,), (4096,), str(time.dtype), ("time",), time_attributes)
         for dim, labels in schema.labels.items():
@@ -256,12 +260,14 @@ class TrajectoryStore:
                 ("time", "agent"),
                 schema.attributes[name],
             )
-        return TrajectoryStore(path)
+        store = TrajectoryStore(path)
+        store._commit()
+        return store
 
     def grow(self, steps: int) -> None:
         """Make room in the fields over agents for steps that their owners will write now."""
         for _, array in self.root.arrays():
-            if getattr(array.metadata, "dimension_names", None) == ("time", "agent"):
+            if _dims(array) == ("time", "agent"):
                 array.resize((steps, array.shape[1]))
 
     def write_field(self, name: str, step: int, row: int, values: np.ndarray) -> None:
@@ -287,6 +293,8 @@ class TrajectoryStore:
         end = self.steps + added
         for name, value in observed.items():
             array = self._array(name)
+            if array.dtype.kind == "i" and value.is_floating_point() and not bool((value == value.round()).all()):
+                raise StoreError(f"observable {name!r} counts agents but is no whole number; give it another unit=")
             array.resize((end, *array.shape[1:]))
             array[self.steps : end] = value.numpy()
         time = self._array("time")
@@ -294,11 +302,20 @@ class TrajectoryStore:
         dt = float(str(self.root.attrs.get("dt_days", 1.0))) if "units" in time.attrs else 1.0
         time[self.steps : end] = np.arange(self.steps, end) * dt
         self.steps = end
+        self._commit()
 
     def finish(self, status: str) -> None:
         """Mark the store as complete, interrupted or failed, at the steps that are done."""
         self.grow(self.steps)
         self.root.attrs["status"] = status
+        self._commit()
+
+    def _commit(self) -> None:
+        """Publish the shapes of now: readers of the consolidated metadata see whole steps only, or the state before."""
+        with warnings.catch_warnings():
+            # Every Zarr reader that does not know this part of the metadata may ignore it.
+            warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+            zarr.consolidate_metadata(str(self.path))
 
 
 def _array(
@@ -308,6 +325,10 @@ def _array(
     return root.create_array(
         name, shape=shape, chunks=chunks, dtype=dtype, dimension_names=dims, attributes=dict(attributes)
     )
+
+
+def _dims(array: zarr.Array[Any]) -> tuple[str | None, ...]:
+    return tuple(getattr(array.metadata, "dimension_names", None) or ())
 
 
 def open_trajectory(path: str | Path) -> xr.Dataset:
@@ -323,10 +344,11 @@ def open_trajectory(path: str | Path) -> xr.Dataset:
     folder = folder / "trajectory.zarr" if (folder / "trajectory.zarr").is_dir() else folder
     if not (folder / "zarr.json").is_file():
         raise StoreError(f"{path} holds no trajectory; give a run folder, or make one with `gnabm run CONFIG`")
-    dataset: xr.Dataset = xr.open_zarr(str(folder), consolidated=False)
-    if dataset.attrs.get("gnabm_kind") != "trajectory" or dataset.attrs.get("gnabm_schema") != SCHEMA:
+    attributes = zarr.open_group(str(folder), mode="r").attrs
+    if attributes.get("gnabm_kind") != "trajectory" or attributes.get("gnabm_schema") != SCHEMA:
         raise StoreError(
-            f"{path} is a {dataset.attrs.get('gnabm_kind', 'foreign')} store of schema "
-            f"{dataset.attrs.get('gnabm_schema')}, expected a trajectory of schema {SCHEMA}; run it again"
+            f"{path} is a {attributes.get('gnabm_kind', 'foreign')} store of schema "
+            f"{attributes.get('gnabm_schema')}, expected a trajectory of schema {SCHEMA}; run it again"
         )
+    dataset: xr.Dataset = xr.open_zarr(str(folder), consolidated=True)
     return dataset

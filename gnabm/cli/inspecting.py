@@ -12,9 +12,8 @@ from rich.table import Table
 from gnabm.cli.failures import results
 from gnabm.cli.populations import show_tables
 from gnabm.errors import OutputExistsError, StoreError
-from gnabm.report import Summary
+from gnabm.report import Summary, open_run
 from gnabm.report import write_report as write_page
-from gnabm.trajectory import open_trajectory
 
 
 def kind_of(path: Path) -> Literal["graph", "trajectory"]:
@@ -60,7 +59,7 @@ def inspect_path(path: Path, *, as_json: bool) -> None:
 
 
 def _trajectory_figures(path: Path) -> dict[str, Any]:
-    dataset = open_trajectory(path)
+    dataset = open_run(path)
     steps = dataset.sizes["time"]
     figures: dict[str, Any] = {
         "status": str(dataset.attrs.get("status", "unknown")),

@@ -20,8 +20,7 @@ from gnabm.cli.populations import Ready, prepare
 from gnabm.cli.progress import Watch
 from gnabm.config import Config, load
 from gnabm.errors import GnabmError, OutputExistsError
-from gnabm.report.summary import Summary
-from gnabm.trajectory import open_trajectory
+from gnabm.report import Summary, open_run
 
 CONFIG, TRAJECTORY, REPORT = "config.yaml", "trajectory.zarr", "report.html"
 
@@ -190,7 +189,7 @@ def _attributes(ready: Ready) -> dict[str, Any]:
 
 def _show_result(result: Any, ready: Ready, folder: Path) -> None:  # noqa: ANN401
     """Print the key figures of a run."""
-    summary = Summary.of(open_trajectory(folder))
+    summary = Summary.of(open_run(folder))
     stepping = result.seconds - result.startup_seconds
     rate = ready.population.num_agents * result.steps_done / max(stepping, 1e-9)
     peak = summary.peak

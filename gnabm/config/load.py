@@ -87,7 +87,8 @@ def _parse(text: str, where: str) -> Any:  # noqa: ANN401
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
-        shown = "" if mark is None else f": {text.splitlines()[min(mark.line, text.count(chr(10)))].strip()!r}"
+        lines = text.splitlines()
+        shown = f": {lines[mark.line].strip()!r}" if mark is not None and mark.line < len(lines) else ""
         reason = getattr(error, "problem", None) or "not readable"
         raise ConfigError(
             f"{where}{line}: this is no YAML, {reason}{shown}; check indentation, quotes and brackets there"

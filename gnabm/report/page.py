@@ -14,8 +14,7 @@ from gnabm.report import charts
 from gnabm.report.multiples import small_multiples
 from gnabm.report.provenance import provenance
 from gnabm.report.style import STYLE
-from gnabm.report.summary import Group, Summary
-from gnabm.trajectory import open_trajectory
+from gnabm.report.summary import Group, Summary, open_run
 
 _ICON = (
     "data:image/svg+xml,%3Csvg xmlns=%27http://www.w3.org/2000/svg%27 viewBox=%270 0 16 16%27%3E"
@@ -61,7 +60,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     """
     folder = Path(run)
     target = Path(out) if out is not None else folder / "report.html"
-    summary = Summary.of(open_trajectory(folder))
+    summary = Summary.of(open_run(folder))
     partial = target.with_name(f".{target.name}.partial")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -56,7 +56,6 @@ footer{margin-top:3rem;font-size:.84rem;color:var(--muted)}
   body{font-size:15px} main{padding:24px 14px 48px} h1{font-size:1.55rem}
   .key{grid-template-columns:1fr 1fr} .key b{font-size:1.25rem} .key div{padding:.65rem .75rem}
   .cells{grid-template-columns:1fr 1fr;gap:14px 12px} figcaption{display:block} figcaption b{display:block}
-  dl{grid-template-columns:1fr;gap:0} dd{margin-bottom:.5rem}
 }
 @media print{body{background:#fff} details{display:none}}
 """

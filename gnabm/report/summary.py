@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,30 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from gnabm.errors import StoreError
+from gnabm.trajectory import open_trajectory
 
 Counts = NDArray[np.int64]
 PER = 100_000
 """Rates are per so many people."""
+
+
+def open_run(path: str | Path) -> xr.Dataset:
+    """Open the trajectory of a run.
+
+    Args:
+        path: Run folder or trajectory.
+
+    Raises:
+        StoreError: There is none, or the run was cut off while it wrote.
+    """
+    try:
+        return open_trajectory(path)
+    except StoreError:
+        raise
+    except (ValueError, KeyError, OSError) as error:
+        raise StoreError(
+            f"{path}: the trajectory cannot be read, its run was cut off while it wrote ({error}); run it again"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)

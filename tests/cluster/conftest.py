@@ -1,7 +1,5 @@
 """An awkward population, its model, and the session's Ray cluster (from tests/conftest.py)."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -90,10 +88,8 @@ def population():
 
 @pytest.fixture(scope="session")
 def small_population():
-    """The same without drawn contacts, for gradients."""
-    whole = make_population(400)
-    layers = {n: v for n, v in whole.contacts.layers.items() if n != "drawn"}
-    return dataclasses.replace(whole, contacts=Contacts(layers, 400))
+    """The same in small, for gradients."""
+    return make_population(400)
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ def test_contacts_per_day_do_not_depend_on_the_length_of_the_step():
     mixing = layer()
     x = torch.ones(mixing.group.size)
     for dt in (0.25, 1.0, 2.0):
-        per_step = draws(mixing, x, 4000, dt).mean(0).sum()
+        per_step = draws(mixing, x, 800, dt).mean(0).sum()
         assert float(per_step) / dt == pytest.approx(MATRIX.sum(1)[mixing.group].sum(), rel=0.02)
 
 

@@ -1,0 +1,87 @@
+import os
+import signal
+import sys
+import time
+
+import pytest
+import xarray as xr
+
+from cluster import run
+from gnabm import Model, Rule, open_trajectory
+from gnabm.agents import Stages
+from gnabm.errors import CapacityError, DataError, RunError
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+S, I = SI = Stages("S", "I")  # noqa: E741
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _rules_of_this_file_travel_by_value(ray_cluster):
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+class Odd(Rule):
+    """Goes wrong on the shard of agent 7 at step 3."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, agents, contacts, step):
+        contacts.sum_neighbours(agents.stage.is_(I))
+        if step.index == 3 and bool((agents.key == 7).any()):
+            if self.how == "raise":
+                raise DataError("agent 7 is not amused")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+
+@pytest.mark.parametrize("shards", [2, 3])
+def test_actors_give_the_bits_of_one_shard(population, model, tmp_path, shards):
+    settings = {"steps": 40, "seed": 3, "record": ["stage", "infected_on"]}
+    run(model, population, out=tmp_path / "one", **settings)
+    result = run(model, population, shards=shards, out=tmp_path / "actors", **settings)
+    one, actors = (xr.open_zarr(tmp_path / name / "trajectory.zarr", consolidated=False) for name in ("one", "actors"))
+    assert actors.load().equals(one.load())
+    assert sum(r.num_owned for r in result.ranks) == 3000
+    assert all(r.num_halo > 0 for r in result.ranks)
+    assert actors.attrs["shards"] == shards and actors.attrs["status"] == "complete"
+
+
+def test_an_error_of_a_rule_comes_out_as_it_was_raised(ring_of_eight, tmp_path):
+    with pytest.raises(DataError, match="^agent 7 is not amused$"):
+        run(Model([Odd("raise")], state={"stage": SI}), ring_of_eight, shards=2, steps=9, seed=1, out=tmp_path)
+    assert open_trajectory(tmp_path).attrs["status"] == "failed"
+
+
+def test_a_killed_actor_is_named_quickly(ring_of_eight, tmp_path):
+    steps = []
+    began = 0.0
+
+    def on_step(step, observed):
+        nonlocal began
+        steps.append(step)
+        began = time.monotonic()
+
+    with pytest.raises(RunError, match="shard 1 of 2 died at step 3"):
+        run(
+            Model([Odd("kill")], state={"stage": SI}),
+            ring_of_eight,
+            shards=2,
+            steps=9,
+            seed=1,
+            out=tmp_path,
+            on_step=on_step,
+        )
+    assert time.monotonic() - began < 15
+    assert steps == [0, 1, 2]
+    assert open_trajectory(tmp_path).attrs["status"] == "failed"
+
+
+def test_more_shards_than_the_cluster_has_cpus_are_refused(population, model):
+    with pytest.raises(CapacityError, match="50 shards need 50 CPUs, the Ray cluster has"):
+        run(model, population, shards=50, steps=1, seed=1)

@@ -1,0 +1,84 @@
+"""Infections and growth on a mixing layer are those of the next-generation matrix and of Euler and Lotka."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+
+from gnabm import Contacts, Mixing, Model, Population, SeedAgents, simulate
+from gnabm.models.epidemic import SEIR, Infect, Leave, seir
+from gnabm.nextgen import infectious_days, next_generation_matrix, reproduction_number
+
+SHARES = np.array([0.3, 0.7])
+# Contacts per day, row = participant; reciprocal on the shares: 0.3 * 3 = 0.7 * 9 / 7.
+MATRIX = np.array([[6.0, 3.0], [9 / 7, 4.0]])
+
+
+def population(num_agents, expected):
+    """Two groups, shuffled over the rows of one pool."""
+    first = int(SHARES[0] * num_agents)
+    group = np.random.default_rng(1).permutation(np.arange(num_agents) >= first).astype(np.uint8)
+    mixing = replace(
+        Mixing.uniform(num_agents, 1.0), group=group, matrix=MATRIX, counts=np.array([[first, num_agents - first]]),
+        dispersion=0.7, expected=expected,
+    )  # fmt: skip
+    return Population(num_agents, {"group": group}, Contacts({"pool": mixing}, num_agents))
+
+
+def per_contact(transmission_rate, expected):
+    """Infections per contact: a drawn contact infects with 1 - exp(-beta), a mean field with beta."""
+    return transmission_rate if expected else 1 - np.exp(-transmission_rate)
+
+
+@pytest.mark.parametrize("expected", [False, True], ids=["drawn", "expected"])
+@pytest.mark.parametrize("infector", [0, 1])
+def test_first_infections_are_those_of_the_next_generation_matrix(expected, infector):
+    s, e, i, r = SEIR
+    people = population(200_000, expected)
+    seeds = np.flatnonzero(people.columns["group"] == infector)[:2000]
+    # The infected stay exposed, so every infection is by a seed.
+    rules = [Infect(0.05, s, e, i), Leave(0.25, i, r, "Recover")]
+    model = Model(rules, state={"stage": SEIR}, initial=SeedAgents(s, i, seeds.tolist()))
+    stage = simulate(model, people, steps=80, seed=3).agents.stage.codes.numpy()
+    infected = np.bincount(people.columns["group"][stage == 1], minlength=2)
+    days = infectious_days(0.25, 1.0)
+    matrix = next_generation_matrix({"pool": MATRIX}, per_contact(0.05, expected), days)
+    # An infector's number varies with its days (geometric) and, when drawn, with its contacts per day.
+    mean = 2000 * matrix[infector]
+    spread = np.sqrt(mean * (1 + matrix[infector] * (1 + 1 / 0.7 / days)))
+    depletion = mean / (200_000 * SHARES) / 2
+    assert (np.abs(infected - mean * (1 - depletion)) < 4.5 * spread).all(), (infected, mean, spread)
+
+
+def growth(transmission_rate, latent_rate, recovery_rate, profile):
+    """The root of Euler and Lotka in steps of a day: sum over ages of infection of K(age) exp(-r age) = 1."""
+    leaves, recovers = 1 - np.exp(-latent_rate), 1 - np.exp(-recovery_rate)
+    exposed, infectious, kernel = 1.0, 0.0, [0.0]
+    for age in range(1, 400):
+        kernel.append(infectious * profile[min(age, len(profile) - 1)])
+        infectious, exposed = infectious * (1 - recovers) + exposed * leaves, exposed * (1 - leaves)
+    largest = reproduction_number(MATRIX) * transmission_rate
+    ages = np.arange(len(kernel))
+    assert largest * sum(kernel) == pytest.approx(
+        reproduction_number(MATRIX) * transmission_rate * infectious_days(recovery_rate, 1.0, latent_rate, profile)
+    )
+    return brentq(lambda r: largest * (kernel * np.exp(-r * ages)).sum() - 1, -0.5, 2.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("expected", [False, True], ids=["drawn", "expected"])
+def test_an_epidemic_grows_at_the_rate_of_euler_and_lotka(expected):
+    profile = [0.0, 0.3, 1.0, 1.0, 0.6]
+    model = seir(0.07, 0.5, 0.25, initial_infected=0.002, infectiousness=profile)
+    people = population(1_000_000, expected)
+    rate = growth(per_contact(0.07, expected), 0.5, 0.25, profile)
+    found = []
+    for seed in range(4):
+        new = simulate(model, people, steps=20, seed=seed).observed["incidence"].double().numpy()
+        days = np.arange(8, 20)
+        found.append(np.polyfit(days, np.log(new[days]), 1, w=np.sqrt(new[days]))[0])
+    error = np.std(found, ddof=1) / 2
+    depletion = 0.02 * rate  # about 2 % have been infected at the end, half of that on average, and R falls with it
+    assert error < 0.02 * rate
+    assert abs(np.mean(found) - rate) < 4 * error + depletion, (found, rate)
