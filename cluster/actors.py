@@ -14,7 +14,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray starts
+# Read when Ray starts. Its workers run at niceness 15 otherwise: a shard that yields to everything else makes all wait.
+os.environ.setdefault("RAY_worker_niceness", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError

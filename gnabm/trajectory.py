@@ -217,10 +217,11 @@ class TrajectoryStore:
                 )
             shutil.rmtree(path)
         root = zarr.create_group(str(path), zarr_format=3)
-        said = {"gnabm_schema": SCHEMA, "gnabm_kind": "trajectory", "status": "running", "dt_days": schema.dt}
+        said: dict[str, Any] = {"gnabm_schema": SCHEMA, "gnabm_kind": "trajectory", "status": "running"}
+        said["dt_days"] = schema.dt
         named = [schema.label_name(d) for d in schema.labels if schema.label_name(d) != d]
         # Labels that are named otherwise than their dim are coordinates too (CF, attribute of the whole store).
-        root.attrs.update({**said, **({"coordinates": " ".join(named)} if named else {}), **attributes})
+        root.attrs.update(said | ({"coordinates": " ".join(named)} if named else {}) | dict(attributes))
         time, time_attributes = schema.time(0)
         _array(root, "time", (0,), (4096,), str(time.dtype), ("time",), time_attributes)
         for dim, labels in schema.labels.items():

@@ -23,6 +23,7 @@ from gnabm.agents import Field
 from gnabm.contacts import Contacts, Edges, Layer, Mixing, Places
 from gnabm.errors import OutputExistsError, StoreError
 from gnabm.population import Population
+from gnabm.writers import settle
 
 SCHEMA = 1
 Array = NDArray[Any]
@@ -47,8 +48,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.rename(path)
-    finally:
+    except BaseException:
+        settle()
         shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def write_store(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import functools
 import os
@@ -81,7 +80,9 @@ def fail(error: BaseException) -> int:
         title, code = "interrupted", FAILED
         problems = [str(error) or "stopped by Ctrl-C before the first step; nothing was written"]
     elif full is not None:
-        _settle()
+        from gnabm.writers import settle
+
+        settle()
         title, code = "no space left", FAILED
         if not isinstance(error, GnabmError):  # those say it already, with what would be needed
             where = f" {full.filename}" if full.filename else ""
@@ -103,17 +104,6 @@ def fail(error: BaseException) -> int:
     if len(problems) > _MOST_PROBLEMS:
         screen.print(f"  ... and {len(problems) - _MOST_PROBLEMS} more")
     return code
-
-
-def _settle() -> None:
-    """Let zarr's background writers end; cut off at exit, each would print pages after the message."""
-    from zarr.core.sync import sync
-
-    async def rest() -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others, return_exceptions=True)
-
-    sync(rest())
 
 
 def out_of_space(error: BaseException) -> OSError | None:

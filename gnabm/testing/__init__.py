@@ -15,9 +15,9 @@ is the likely cause, with the cure.
 """
 
 from gnabm.testing.awkward import awkward_population, permuted
-from gnabm.testing.conformance import ConformanceError, ModelConformance, RuleConformance
+from gnabm.testing.conformance import ModelConformance, RuleConformance
 from gnabm.testing.shards import InProcessGroup, on_shards
-from gnabm.testing.watch import Note, Watched, first_difference, watch
+from gnabm.testing.watch import ConformanceError, Note, Watched, first_difference, watch
 
 __all__ = [
     "ConformanceError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -92,7 +93,7 @@ def _places(place: NDArray[np.int64], num_empty: int) -> Places:
 
 def _mixing(age: NDArray[np.int64], start: NDArray[np.int64], contacts: float, rng: np.random.Generator) -> Mixing:
     group = np.minimum(age // 5, 15).astype(np.uint8)
-    counts = np.stack([np.bincount(group[a:b], minlength=16) for a, b in zip(start, start[1:], strict=False)])
+    counts = np.stack([np.bincount(group[a:b], minlength=16) for a, b in itertools.pairwise(start)])
     matrix = rng.random((16, 16)) * (counts.sum(0) > 0)
     matrix *= contacts / matrix.sum(1, keepdims=True)
     return Mixing(group, matrix, start, _AREA_REGION, counts, shares=(0.5, 0.3, 0.2), dispersion=0.5)
@@ -121,7 +122,7 @@ def permuted(population: Population, seed: int = 0) -> Population:
     order = np.empty(num_agents, dtype=np.int64)
     cuts = np.unique(np.concatenate(starts))
     drawn = any(isinstance(layer, Mixing) and not layer.expected for layer in layers.values())
-    for low, high in zip(cuts, cuts[1:], strict=False):
+    for low, high in itertools.pairwise(cuts):
         mine = label[low:high] if drawn else np.arange(high - low)
         shuffled = rng.permutation(mine)
         order[low:high][np.argsort(shuffled, kind="stable")] = low + np.argsort(mine, kind="stable")

@@ -31,21 +31,37 @@ _CAUSES: Mapping[str, str] = {
     "logit": f"{_EXPRESSION}: write torch.log(p) - torch.log1p(-p)",
     **dict.fromkeys(("sum", "mean", "var", "std", "cumsum", "prod", "logsumexp", "norm"), _ROW_SUM),
     **dict.fromkeys(("mm", "addmm", "bmm", "mv", "addmv", "dot", "baddbmm", "_sparse_mm"), _MATRIX),
-    **dict.fromkeys(("rand", "randn", "randint", "bernoulli", "multinomial", "normal", "uniform", "exponential"), _GENERATOR),
-    **dict.fromkeys(("rand_like", "randn_like", "randperm"), _GENERATOR),
+    **dict.fromkeys(("rand", "randn", "randint", "rand_like", "randn_like", "randperm", "bernoulli"), _GENERATOR),
+    **dict.fromkeys(("multinomial", "normal", "uniform", "exponential"), _GENERATOR),
     "arange": "torch.arange numbers rows, which change with the shard: who an agent is, is agents.key",
 }  # fmt: skip
 _CORE = str(Path(__file__).parents[1])
 _TORCH = str(Path(torch.__file__).parent)
-_OURS = tuple(str(Path(_CORE, name)) for name in ("messages.py", "neighbours.py", "shard.py", "mixing.py", "random.py",
-              "exchange.py", "merge.py", "observe.py", "agents.py", "rule.py", "sampling.py", "simulate.py", "testing"))  # fmt: skip
+_OURS = tuple(
+    str(Path(_CORE, name))
+    for name in (
+        "agents.py",
+        "exchange.py",
+        "merge.py",
+        "messages.py",
+        "mixing.py",
+        "neighbours.py",
+        "observe.py",
+        "random.py",
+        "rule.py",
+        "sampling.py",
+        "shard.py",
+        "simulate.py",
+        "testing",
+    )  # fmt: skip
+)
 
 
-class _Listener(TorchDispatchMode):
+class _Listener(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes suspicious operations and the line of the rule that asked for them."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.heard: dict[tuple[str, str], str] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401

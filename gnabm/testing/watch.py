@@ -71,7 +71,7 @@ class Watched(Simulation):
         super().__init__(model, shard, tap=self._note_field, **options)
 
     def _note_field(self, step: int, rule: str, field: str, value: Column) -> None:
-        key: Tensor = self.agents.key  # type: ignore[assignment]
+        key: Tensor = self.agents.key
         self.notes.append(Note(step, rule, f"field {field!r}", key, _values(value)))
 
     def advance(self) -> Mapping[str, Tensor]:
@@ -91,7 +91,7 @@ class Watched(Simulation):
         finally:
             self.estimator = inner
         for name, column in self.agents.columns.items():
-            _refuse_written(rule, name, column, before[name], self.agents.key, self.index)  # type: ignore[arg-type]
+            _refuse_written(rule, name, column, before[name], self.agents.key, self.index)
         sent = (x for x, _ in neighbours.sent.values())
         self.integer_messages &= all(not x.is_floating_point() or bool((x == x.round()).all()) for x in sent)
         return changes

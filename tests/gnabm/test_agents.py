@@ -71,7 +71,7 @@ def make():
 
 
 def test_agents_are_frozen():
-    with pytest.raises(KindError, match="return {'age': ...} from the rule"):
+    with pytest.raises(KindError, match=r"return {'age': ...} from the rule"):
         make().age = torch.zeros(4)
 
 

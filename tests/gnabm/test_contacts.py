@@ -58,7 +58,12 @@ def test_the_order_of_edges_does_not_matter(drawn, rng):
 def test_lists_tensors_and_arrays_are_the_same():
     graphs = [
         Contacts.from_edges(kind([0, 1]), kind([1, 2]), num_agents=3)
-        for kind in (list, torch.tensor, lambda v: np.array(v, dtype=np.uint8), lambda v: torch.tensor(v).to(torch.int32))
+        for kind in (
+            list,
+            torch.tensor,
+            lambda v: np.array(v, dtype=np.uint8),
+            lambda v: torch.tensor(v).to(torch.int32),
+        )
     ]
     assert all((dense(g) == dense(graphs[0])).all() for g in graphs)
 
@@ -71,7 +76,7 @@ def test_a_graph_without_edges_is_a_graph(num_agents):
 
 
 def test_duplicates_are_refused_unless_summed():
-    with pytest.raises(DataError, match="edge 0 -> 1 occurs more than once.*duplicates='sum'"):
+    with pytest.raises(DataError, match=r"edge 0 -> 1 occurs more than once.*duplicates='sum'"):
         Contacts.from_edges([0, 2, 0], [1, 1, 1], num_agents=3)
     assert dense(Contacts.from_edges([0, 2, 0], [1, 1, 1], [1.0, 2.0, 0.5], 3, duplicates="sum")).tolist() == [
         [0, 0, 0], [1.5, 0, 2.0], [0, 0, 0],

@@ -74,7 +74,9 @@ def test_exclusive_moves_of_different_agents_merge(gradient):
 @GRADIENT
 @pytest.mark.parametrize("modulus", [None, 4])
 def test_two_rules_that_change_one_agent_are_refused_naming_it(gradient, modulus):
-    with pytest.raises(ConflictError, match="rules 'even' and 'four' both change 'stage' of agent 4 in one step.*exclusive"):
+    with pytest.raises(
+        ConflictError, match=r"rules 'even' and 'four' both change 'stage' of agent 4 in one step.*exclusive"
+    ):
         run(
             Sets("even", "stage", "exclusive", lambda a: a.stage.move(A, B, a.key == 4)),
             Sets("four", "stage", "exclusive", lambda a: a.stage.move(A, C, a.key == 4), modulus),
@@ -85,7 +87,7 @@ def test_two_rules_that_change_one_agent_are_refused_naming_it(gradient, modulus
 def test_an_undeclared_field_is_refused():
     rule = Sets("r", "x", "sole", lambda a: a.x)
     rule.field = "n"
-    with pytest.raises(DataError, match="rule 'r' returned 'n' but declares writes = {'x': 'sole'}"):
+    with pytest.raises(DataError, match=r"rule 'r' returned 'n' but declares writes = {'x': 'sole'}"):
         run(rule)
 
 
@@ -100,7 +102,12 @@ def test_an_undeclared_field_is_refused():
         ("x", lambda a: [1.0] * 6, KindError, "as list, expected torch.float32"),
         ("x", lambda a: a.x.unsqueeze(1), ShapeError, r"with shape \(6, 1\), expected \(6,\)"),
         ("stage", lambda a: a.stage.take(torch.arange(2)), ShapeError, r"with shape \(2,\), expected \(6,\)"),
-        ("stage", lambda a: Stage(Stages("u", "v"), a.stage.codes), KindError, r"of Stages\('u', 'v'\), expected Stages"),
+        (
+            "stage",
+            lambda a: Stage(Stages("u", "v"), a.stage.codes),
+            KindError,
+            r"of Stages\('u', 'v'\), expected Stages",
+        ),
     ],
 )
 def test_values_of_another_kind_or_length_are_refused(field, value, error, message):
@@ -111,7 +118,7 @@ def test_values_of_another_kind_or_length_are_refused(field, value, error, messa
 def test_a_stage_without_the_flags_of_a_differentiable_run_is_refused():
     rule = Sets("r", "stage", "sole", lambda a: Stage(a.stage.family, a.stage.codes))
     run(rule)
-    with pytest.raises(KindError, match="without the flags of a differentiable run.*move"):
+    with pytest.raises(KindError, match=r"without the flags of a differentiable run.*move"):
         run(rule, gradient="straight-through")
 
 

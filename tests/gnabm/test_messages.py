@@ -67,7 +67,7 @@ def test_pull_equals_the_matrix_product(num_sources, num_targets, num_edges, see
 def test_transposing_twice_is_the_graph(num_sources, num_targets, num_edges, seed, weighted):
     indptr, source, weight = graph(num_sources, num_targets, num_edges, seed)
     out = transpose(indptr, source, num_sources, weight if weighted else None)
-    assert (dense(*out, num_targets).T == dense(indptr, source, weight if weighted else None, num_sources)).all()
+    assert (dense(indptr, source, weight if weighted else None, num_sources) == dense(*out, num_targets).T).all()
     again = transpose(out[0], out[1], num_targets, out[2])
     assert torch.equal(again[0], indptr) and torch.equal(again[1], source)
     assert (again[2] is None) if not weighted else torch.equal(again[2], weight)
@@ -101,7 +101,9 @@ def test_a_column_of_many_features_has_the_bits_of_that_column_alone():
     together = pull_edges(x, indptr, source, weight)
     for column in range(4):
         assert torch.equal(together[:, column], pull_edges(x[:, column].contiguous(), indptr, source, weight))
-        assert torch.equal(together[:, column : column + 1], pull_edges(x[:, column : column + 1], indptr, source, weight))
+        assert torch.equal(
+            together[:, column : column + 1], pull_edges(x[:, column : column + 1], indptr, source, weight)
+        )
 
 
 def test_the_backward_of_pull_has_the_same_bits_on_any_threads():
@@ -140,7 +142,9 @@ def test_places_equal_the_matrix_of_co_members(num_agents, num_places, seed, dty
     place, indptr, member = places(num_agents, num_places, seed)
     x = torch.from_numpy(np.random.default_rng(seed).integers(0, 9, num_agents)).to(dtype)
     weight = torch.arange(1, num_places + 1, dtype=torch.float32) / 4
-    together = (place[:, None] == place[None, :]).numpy() & (place >= 0).numpy()[:, None] & ~np.eye(num_agents, dtype=bool)
+    together = (
+        (place[:, None] == place[None, :]).numpy() & (place >= 0).numpy()[:, None] & ~np.eye(num_agents, dtype=bool)
+    )
     factor = np.where(place >= 0, weight[place.clamp(min=0).long()], 0)
     expected = (together * factor[:, None]) @ x.numpy()
     sums = segment_sum(x.index_select(0, member), indptr)
@@ -171,7 +175,8 @@ def test_gradients_of_places_are_the_finite_differences():
     weight = torch.rand(4, dtype=torch.float64)
     for some in (None, torch.tensor([0, 3, 4])):
         assert torch.autograd.gradcheck(
-            lambda s, x, some=some: read_places(s, x, place, weight, some), (sums.requires_grad_(), own.requires_grad_())
+            lambda s, x, some=some: read_places(s, x, place, weight, some),
+            (sums.requires_grad_(), own.requires_grad_()),
         )
 
 

@@ -40,7 +40,10 @@ def draws(mixing, x, repeats, dt=1.0):
     shard, tables, keys = parts(mixing, dt)
     with torch.no_grad():
         return torch.stack(
-            [drawn_sum(shard, tables, Solo(), keys, x, salt(3, step, "contacts/pool"), False) for step in range(repeats)]
+            [
+                drawn_sum(shard, tables, Solo(), keys, x, salt(3, step, "contacts/pool"), False)
+                for step in range(repeats)
+            ]
         ).double()
 
 
@@ -53,12 +56,14 @@ def pool_means(mixing, x):
         for group in range(3):
             pools = [level & (mixing.group == group) for level in levels]
             for level, share in enumerate(mixing.shares):
-                pool = next((p for p in pools[level:] if p.any()))
+                pool = next(p for p in pools[level:] if p.any())
                 result[pool] += x[sender] * MATRIX[mixing.group[sender], group] * share / pool.sum()
     return result
 
 
-@pytest.mark.parametrize("shares", [(0.5, 0.3, 0.2), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.7, 0.0, 0.3)])
+@pytest.mark.parametrize(
+    "shares", [(0.5, 0.3, 0.2), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.7, 0.0, 0.3)]
+)
 def test_expected_is_the_mean_field_with_empty_pools_passed_upwards(shares):
     mixing = layer(shares=shares)
     x = np.random.default_rng(1).random(mixing.group.size)

@@ -24,7 +24,7 @@ def rule(name, **writes):
 )
 def test_two_writers_of_a_field_that_do_not_say_how_are_refused(hows):
     rules = [rule(f"r{k}", x=how) for k, how in enumerate(hows)]
-    with pytest.raises(ConflictError, match="r0, r1.* all write 'x'.*different phases"):
+    with pytest.raises(ConflictError, match=r"r0, r1.* all write 'x'.*different phases"):
         Model(rules, state=STATE)
     Model([[r] for r in rules], state=STATE)  # in different phases they may
 

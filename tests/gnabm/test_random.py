@@ -76,8 +76,9 @@ def test_neighbouring_keys_are_uncorrelated():
 
 
 @pytest.mark.parametrize(
-    "other", [(5, 2, "Infect/bernoulli"), (6, 1, "Infect/bernoulli"), (5, 1, "Infect/uniform"), (5, -1, "Infect/bernoulli"),
-              (1, 5, "Infect/bernoulli")]
+    "other",
+    [(5, 2, "Infect/bernoulli"), (6, 1, "Infect/bernoulli"), (5, 1, "Infect/uniform"), (5, -1, "Infect/bernoulli"),
+     (1, 5, "Infect/bernoulli")],
 )  # fmt: skip
 def test_seeds_steps_and_streams_are_independent(other):
     one = uniform(salt(5, 1, "Infect/bernoulli"), KEY_RUN).numpy()

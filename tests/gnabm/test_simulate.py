@@ -145,7 +145,9 @@ def test_a_rule_sees_yesterdays_observables():
     assert [s[:2] for s in watches.seen] == [(0, [7, 1, 0]), (1, [5, 3, 0]), (2, [3, 5, 0])]
 
 
-@pytest.mark.parametrize(("dt", "second"), [(1.0, datetime(2022, 1, 21)), (0.5, datetime(2022, 1, 20, 12)), (7.0, datetime(2022, 1, 27))])
+@pytest.mark.parametrize(
+    ("dt", "second"), [(1.0, datetime(2022, 1, 21)), (0.5, datetime(2022, 1, 20, 12)), (7.0, datetime(2022, 1, 27))]
+)
 def test_steps_have_dates(dt, second):
     watches = Watches()
     simulate(Model([watches], state={"stage": SIR}), RING, steps=2, seed=1, start=date(2022, 1, 20), dt=dt)
@@ -155,7 +157,8 @@ def test_steps_have_dates(dt, second):
 def test_a_run_without_a_calendar_has_no_date():
     class Asks(Watches):
         def forward(self, agents, contacts, step):
-            return {} if step.weekday else {}
+            step.weekday  # noqa: B018
+            return {}
 
     model = Model([Asks()], state={"stage": SIR})
     simulate(model, RING, steps=1, seed=1, start=date(2022, 1, 20))
@@ -199,7 +202,7 @@ def test_a_stream_is_drawn_once_per_step():
             step.bernoulli(torch.tensor(0.5))
             step.bernoulli(torch.tensor(0.5))
 
-    with pytest.raises(ConflictError, match="rule 'Twice' draws twice from its stream 'bernoulli'.*name="):
+    with pytest.raises(ConflictError, match=r"rule 'Twice' draws twice from its stream 'bernoulli'.*name="):
         simulate(Model([Twice()], state={"stage": SIR}), RING, steps=1, seed=0)
 
 
@@ -221,7 +224,8 @@ def test_messages_are_sent_by_everyone():
         (dict(steps=-1), DataError, "steps must be >= 0"), (dict(steps=1.0), KindError, "steps must be an integer"),
         (dict(steps=True), KindError, "steps must be an integer"), (dict(dt=0.0), DataError, "dt must be"),
         (dict(dt=float("nan")), DataError, "dt must be"), (dict(messages="pul"), DataError, "'auto', 'push' or 'pull'"),
-        (dict(record="stage"), KindError, r"write \['stage'\]"), (dict(gradient="exact"), ConfigError, "unknown gradient"),
+        (dict(record="stage"), KindError, r"write \['stage'\]"),
+        (dict(gradient="exact"), ConfigError, "unknown gradient"),
         (dict(record=["stag"]), UnknownFieldError, "did you mean 'stage'"),
         (dict(population=Contacts.from_edges([], [], num_agents=0)), DataError, "at least one agent"),
         (dict(population=Contacts({}, 8)), UnknownFieldError, "has no layer"),
@@ -246,9 +250,7 @@ def test_a_probability_out_of_range_names_the_cure():
 
 def test_the_tap_hears_every_rule():
     heard = []
-    run = Simulation(
-        sir(0.1, 0.1, [0]), cut(Population.of(RING)), seed=0, tap=lambda *call: heard.append(call[:3])
-    )
+    run = Simulation(sir(0.1, 0.1, [0]), cut(Population.of(RING)), seed=0, tap=lambda *call: heard.append(call[:3]))
     run.advance()
     assert heard == [(-1, "SeedAgents", "stage"), (0, "Infect", "stage"), (0, "Recover", "stage")]
 

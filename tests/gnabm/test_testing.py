@@ -38,7 +38,7 @@ FACTORS = State(1.0, meaning="a float that a rule moves")
 class Own(Rule):
     """A rule with a float field of everyone; what it does with it is `new`."""
 
-    writes = {"x": "sole"}
+    writes = {"x": "sole"}  # noqa: RUF012
 
     def __init__(self, new):
         super().__init__("Own")
@@ -52,7 +52,7 @@ def conformance(new, **attributes):
     """The conformance tests of a rule that sets x to new(agents, contacts, step)."""
 
     class Conformance(RuleConformance):
-        state = {"x": FACTORS}
+        state = {"x": FACTORS}  # noqa: RUF012
 
         def rule(self):
             return Own(new)
@@ -78,7 +78,7 @@ def broken(tests):
 class TestDecay(RuleConformance):
     """Arithmetic inside the reproducible class, with a gradient through messages."""
 
-    state = {"x": FACTORS}
+    state = {"x": FACTORS}  # noqa: RUF012
 
     def rule(self):
         return Own(
@@ -99,7 +99,9 @@ def walk_edges(agents, contacts, step):
 
 def test_indexing_whose_backward_depends_on_threads_is_caught_and_explained():
     tests = conformance(walk_edges)
-    with pytest.raises(ConformanceError, match=r"index at test_testing.py:\d+.*use x.index_select\(0, index\)") as caught:
+    with pytest.raises(
+        ConformanceError, match=r"index at test_testing.py:\d+.*use x.index_select\(0, index\)"
+    ) as caught:
         tests.test_gradients_have_the_same_bits_on_any_number_of_threads()
     assert "gradient with respect to field 'x' of agent" in str(caught.value)
     tests.test_threads_give_the_same_bits()
@@ -140,13 +142,13 @@ def test_a_rule_that_reads_its_row_is_caught_and_explained():
         "test_shards_give_the_same_bits",
         "test_every_row_gives_the_same_bits_wherever_it_stands",
     } <= set(broken(tests))
-    with pytest.raises(ConformanceError, match="arange at test_testing.py.*agents.key"):
+    with pytest.raises(ConformanceError, match=r"arange at test_testing.py.*agents.key"):
         tests.test_shards_give_the_same_bits()
 
 
 def test_a_draw_from_a_global_generator_is_caught_and_explained():
     tests = conformance(lambda agents, contacts, step: torch.rand(len(agents)))
-    with pytest.raises(ConformanceError, match="rand at test_testing.py.*step.uniform"):
+    with pytest.raises(ConformanceError, match=r"rand at test_testing.py.*step.uniform"):
         tests.test_draws_are_keyed()
 
 
@@ -155,7 +157,7 @@ def test_a_write_in_place_is_caught_naming_field_agent_and_cure():
         agents.x[agents.key > 100] += 1.0
         return agents.x
 
-    with pytest.raises(ConformanceError, match="'Own' writes into field 'x' of agent .* in place.*instead of"):
+    with pytest.raises(ConformanceError, match=r"'Own' writes into field 'x' of agent .* in place.*instead of"):
         conformance(new, gradient=None).test_rules_leave_the_state_that_they_read_unchanged()
 
 
@@ -188,12 +190,12 @@ class HalfMove(Rule):
 
 def test_half_an_agent_in_a_stage_is_caught():
     class Tests(RuleConformance):
-        state = {"stage": A.family}
+        state = {"stage": A.family}  # noqa: RUF012
 
         def rule(self):
             return HalfMove()
 
-    with pytest.raises(ConformanceError, match="Make stages with agents.stage.move"):
+    with pytest.raises(ConformanceError, match=r"Make stages with agents.stage.move"):
         Tests().test_stages_are_conserved()
 
 
@@ -203,7 +205,7 @@ def test_a_shard_that_leaves_out_a_collective_is_named_instead_of_hanging():
             step.total(agents.x)
         return agents.x * 1.0
 
-    with pytest.raises(RunError, match="shard [01] left out a collective"):
+    with pytest.raises(RunError, match=r"shard [01] left out a collective"):
         conformance(new).test_shards_give_the_same_bits()
 
 

@@ -74,7 +74,7 @@ def test_saved_and_opened_it_is_the_same(tmp_path):
         assert opened.incidence.attrs == {"units": "agents", "long_name": run.to_xarray().incidence.attrs["long_name"]}
         assert opened.stage.attrs["flag_meanings"] == "susceptible exposed infectious recovered"
         assert (opened.agent.values == POPULATION.columns["key"]).all()
-        assert opened.stage.dims == ("time", "agent") and list(opened.stage_name.values)[0] == "susceptible"
+        assert opened.stage.dims == ("time", "agent") and next(iter(opened.stage_name.values)) == "susceptible"
     plain = xr.open_zarr(path, consolidated=False)  # no gnabm needed to read it
     assert int(plain.stage_count.sum()) == 37 * 300
 
@@ -107,9 +107,7 @@ def test_an_unfinished_store_says_so_and_holds_the_steps_that_are_done(tmp_path)
     assert half.sizes["time"] == 4
     store.append({n: v[4:] for n, v in run.observed.items()})
     store.finish("complete")
-    xr.testing.assert_equal(
-        open_trajectory(tmp_path / "t.zarr").load().drop_attrs(), run.to_xarray().drop_attrs()
-    )
+    xr.testing.assert_equal(open_trajectory(tmp_path / "t.zarr").load().drop_attrs(), run.to_xarray().drop_attrs())
 
 
 def test_an_observable_that_counts_agents_in_fractions_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""The final size of an SIR epidemic on a random graph is that of percolation with the discrete-time transmissibility."""
+"""The final size of an SIR epidemic on a random graph is that of percolation with its transmissibility."""
 
 import numpy as np
 import pytest
@@ -36,13 +36,16 @@ def final_size(mean_degree, transmission_rate, recovery_rate, initial, dt):
 
 @pytest.mark.parametrize(
     ("mean_degree", "transmission_rate", "recovery_rate", "dt"),
-    [(8.0, 0.06, 0.2, 1.0), (5.0, 0.15, 0.25, 1.0), (20.0, 0.015, 0.1, 2.0), (10.0, 0.3, 0.9, 1.0), (4.0, 0.02, 0.2, 1.0)],
+    [
+        (8.0, 0.06, 0.2, 1.0), (5.0, 0.15, 0.25, 1.0), (20.0, 0.015, 0.1, 2.0), (10.0, 0.3, 0.9, 1.0),
+        (4.0, 0.02, 0.2, 1.0),
+    ],
 )  # fmt: skip
 def test_final_size_is_within_one_point(mean_degree, transmission_rate, recovery_rate, dt):
     initial = 0.01
-    contacts = random_graph(100_000, mean_degree, seed=1)
-    run = simulate(sir(transmission_rate, recovery_rate, initial), contacts, steps=200, seed=2, dt=dt)
+    contacts = random_graph(50_000, mean_degree, seed=1)
+    run = simulate(sir(transmission_rate, recovery_rate, initial), contacts, steps=150, seed=2, dt=dt)
     counts = run.observed["stage_count"][-1]
     assert int(counts[1]) <= 5, "the epidemic is over"
     expected = final_size(mean_degree, transmission_rate, recovery_rate, initial, dt)
-    assert 1 - int(counts[0]) / 100_000 == pytest.approx(expected, abs=0.01)
+    assert 1 - int(counts[0]) / 50_000 == pytest.approx(expected, abs=0.01)
