@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from gnabm.contacts import Mixing
-from gnabm.exchange import ShardGroup, exchange, total
+from gnabm.exchange import ShardGroup, exchange, exchange_columns, total
 from gnabm.messages import add_in_order, draw_contacts, nonzero_rows
 from gnabm.shard import MixingShard
 
@@ -104,9 +104,13 @@ def drawn_sum(
             owner += index >= shard.first[rank].index_select(0, who)
         # Contacts travel in the order of senders; ranks own ascending rows, so joined by rank they stay in order.
         order = [nonzero_rows(owner == rank) for rank in range(group.size)]
-        who = torch.cat(group.all_to_all([who.index_select(0, o) for o in order]))
-        index = torch.cat(group.all_to_all([index.index_select(0, o) for o in order]))
-        value = torch.cat(exchange(group, [value.index_select(0, o) for o in order]))
+        columns = (who, index) if torch.is_grad_enabled() else (who, index, value)
+        got = exchange_columns(group, [[c.index_select(0, o) for c in columns] for o in order])
+        if torch.is_grad_enabled():
+            value = torch.cat(exchange(group, [value.index_select(0, o) for o in order]))
+        else:
+            value = torch.cat([received[2] for received in got])
+        who, index = (torch.cat([received[i] for received in got]) for i in (0, 1))
     at = shard.members_start.index_select(0, who) + index - shard.first[group.rank].index_select(0, who)
     return add_in_order(shard.members.index_select(0, at), value, x.shape[0])
 

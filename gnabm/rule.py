@@ -6,7 +6,7 @@ returns new values (or increments) of the fields that it declares in `writes`; `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import ClassVar, Literal
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gnabm.agents import Agents, Column, StageName
 from gnabm.errors import ConfigError, ConflictError, ShapeError
 from gnabm.exchange import ShardGroup, total
+from gnabm.messages import nonzero_rows
 from gnabm.neighbours import Neighbours
 from gnabm.random import salt, uniform
 from gnabm.sampling import Estimator, zero_where
@@ -68,7 +69,7 @@ class Step:
         observed: Observables at the end of the previous step, by name.
         start: Date and time of step 0, or None.
         rule: Name of the rule, the first half of its streams.
-        keys: Gives the (num_rows,) int64 keys of the rule's rows.
+        agents: The rows that the rule sees; their keys key the draws.
         estimator: Gradient of the draws.
         group: The shards.
     """
@@ -79,7 +80,7 @@ class Step:
     observed: Mapping[str, Tensor]
     start: datetime | None
     rule: str
-    keys: Callable[[], Tensor]
+    agents: Agents
     estimator: Estimator
     group: ShardGroup
     used: set[str] = field(default_factory=set)
@@ -119,14 +120,22 @@ class Step:
             ConflictError: The rule used this name before in this step.
             DataError: A probability is NaN or outside [0, 1].
         """
-        keys = self.keys()
+        num_rows = self.agents.num_agents
         if p.dim() == 0:
-            p = p.expand(keys.shape[0])
-        if p.shape != keys.shape:
-            raise ShapeError(f"{self.rule}: expected ({keys.shape[0]},) probabilities, got {tuple(p.shape)}")
+            p = p.expand(num_rows)
+        if p.shape != (num_rows,):
+            raise ShapeError(f"{self.rule}: expected ({num_rows},) probabilities, got {tuple(p.shape)}")
         if where is not None:
             p = zero_where(where, p)
-        return self.estimator(self._stream(name), keys, p)
+        state = self._stream(name)
+        if torch.is_grad_enabled():
+            return self.estimator(state, self.agents.key, p)
+        # The key of an agent is looked up, and hashed, only where the event is possible.
+        at = nonzero_rows(p)
+        keys = self.agents.everyone.key.index_select(0, at if self.agents.rows is None else self.agents.rows[at])
+        flags = torch.zeros(num_rows, dtype=torch.bool)
+        flags[at] = self.estimator(state, keys, p.index_select(0, at))
+        return flags
 
     def uniform(self, name: str = "uniform") -> Tensor:
         """Draw a uniform number in (0, 1) for each row, keyed by agent.
@@ -137,7 +146,7 @@ class Step:
         Returns:
             (num_rows,) float64, without gradient.
         """
-        return uniform(self._stream(name), self.keys())
+        return uniform(self._stream(name), self.agents.key)
 
     def total(self, x: Tensor) -> Tensor:
         """Sum over all agents of all shards, the same bits on any number of shards.

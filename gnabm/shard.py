@@ -19,7 +19,7 @@ from torch import Tensor
 from gnabm.agents import Field
 from gnabm.contacts import Array, Edges, Mixing, Places
 from gnabm.errors import DataError
-from gnabm.exchange import ShardGroup, Solo, exchange
+from gnabm.exchange import ShardGroup, Solo, exchange, exchange_columns
 from gnabm.messages import nonzero_rows, transpose
 from gnabm.population import Population
 
@@ -141,16 +141,16 @@ class Halo:
         value = x.index_select(0, own)
         if group.size == 1:
             return own, value
-        positions, values = [], []
+        parts = []
         for rows in self.send:
             boundary = x.index_select(0, rows)
             at = nonzero_rows(boundary)
-            positions.append(at)
-            values.append(boundary.index_select(0, at))
-        got_at, got = group.all_to_all(positions), group.all_to_all(values)
-        sources = [at + self.first[r] for r, at in enumerate(got_at)]
-        sources[group.rank], got[group.rank] = own + self.first[group.rank], value
-        return torch.cat(sources), torch.cat(got)
+            parts.append((at.to(torch.int32), boundary.index_select(0, at)))
+        got = exchange_columns(group, parts)
+        sources = [at.to(torch.int64) + self.first[r] for r, (at, _) in enumerate(got)]
+        values = [v for _, v in got]
+        sources[group.rank], values[group.rank] = own + self.first[group.rank], value
+        return torch.cat(sources), torch.cat(values)
 
 
 @dataclass(frozen=True, eq=False)

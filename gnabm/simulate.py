@@ -123,7 +123,7 @@ class Simulation:
         shown = self.agents if rows is None else self.agents.only(rows)
         step = Step(
             self.index, self.dt, self.seed, {} if self.index < 0 else self.observed, self.start, rule.name,
-            lambda: shown.key, self.estimator, self.shard.group,
+            shown, self.estimator, self.shard.group,
         )  # fmt: skip
         changes = collect(rule, rule(shown, neighbours.only(rows), step), self.agents, rows, mask)
         if self.tap is not None:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from gnabm import Contacts, Field, Mixing, Places, Population
+from gnabm import Contacts, Edges, Field, Mixing, Places, Population
 from gnabm.models.epidemic import seir
+from graphs.store import write_store
 
 AGENTS = 3000
 
@@ -106,3 +107,29 @@ def ring_of_eight():
 def model_of_session():
     """For references that many tests share; nothing may change its parameters."""
     return make_model()
+
+
+def _arrays(layer):
+    names = {Edges: ("indptr", "source", "weight"), Places: ("place", "indptr", "member")}
+    mixing = ("group", "matrix", "area_start", "area_region", "counts")
+    return {name: np.asarray(getattr(layer, name)) for name in names.get(type(layer), mixing)}
+
+
+@pytest.fixture(scope="session")
+def stored(population, tmp_path_factory):
+    """The population as a graph store in blocks of 64 rows, without the expected form, which no store holds."""
+    layers = {n: v for n, v in population.contacts.layers.items() if n != "expected"}
+    records = [
+        {"name": n, "kind": type(v).__name__.lower(), "setting": v.setting}
+        | ({"contacts": v.contacts} if isinstance(v, Places) else {})
+        | ({"shares": v.shares, "dispersion": v.dispersion} if isinstance(v, Mixing) else {})
+        for n, v in layers.items()
+    ]
+    fields = [
+        {"name": f.name, "meaning": f.meaning, "unit": f.unit, "categories": f.categories}
+        for f in population.fields.values()
+    ]
+    path = tmp_path_factory.mktemp("graph") / "graph.zarr"
+    attributes = {"num_agents": population.num_agents, "block": 64, "layers": records, "fields": fields}
+    write_store(path, population.columns, {n: _arrays(v) for n, v in layers.items()}, attributes)
+    return path

@@ -4,9 +4,11 @@ import sys
 import time
 
 import pytest
+import torch
 import xarray as xr
 
 from cluster import run
+from cluster.rank import GlooGroup, Rank
 from gnabm import Model, Rule, open_trajectory
 from gnabm.agents import Stages
 from gnabm.errors import CapacityError, DataError, RunError
@@ -40,11 +42,49 @@ class Odd(Rule):
         return {}
 
 
+class Probe(Rank):
+    """An actor that only exchanges."""
+
+    def exchange(self, sizes, dtype, row):
+        group = GlooGroup(self.rank, self.size)
+        parts = [(torch.arange(n * row) + 10 * self.rank + to).reshape(n, row).to(dtype) for to, n in enumerate(sizes)]
+        return group.all_to_all([p.squeeze(1) if row == 1 else p for p in parts])
+
+
+@pytest.fixture
+def probes():
+    import ray
+
+    actors = [ray.remote(num_cpus=1)(Probe).remote(rank, 2, 1) for rank in range(2)]
+    where = ray.get(actors[0].host.remote())
+    ray.get([actor.connect.remote(*where) for actor in actors])
+    yield actors
+    for actor in actors:
+        ray.kill(actor)
+
+
+def test_messages_of_any_length_and_type_arrive_whole_and_others_are_refused(probes):
+    import ray
+
+    for dtype, row in [(torch.int64, 1), (torch.bool, 1), (torch.float32, 3), (torch.uint8, 1)]:
+        for sizes in ([[0, 0], [0, 0]], [[2, 1], [0, 5]], [[1, 90_000], [3, 2]], [[0, 70_001], [80_000, 9]]):
+            received = ray.get([p.exchange.remote(s, dtype, row) for p, s in zip(probes, sizes, strict=True)])
+            for rank in range(2):
+                for sender, part in enumerate(received[rank]):
+                    n = sizes[sender][rank]
+                    wanted = (torch.arange(n * row) + 10 * sender + rank).reshape(n, row).to(dtype)
+                    assert part.dtype == dtype
+                    assert torch.equal(part, wanted.squeeze(1) if row == 1 else wanted)
+    with pytest.raises(RunError, match="shards make different exchanges"):
+        ray.get([probes[0].exchange.remote([1, 1], torch.int64, 1), probes[1].exchange.remote([1, 1], torch.int32, 1)])
+
+
 @pytest.mark.parametrize("shards", [2, 3])
-def test_actors_give_the_bits_of_one_shard(population, model, tmp_path, shards):
+def test_actors_give_the_bits_of_one_shard(population, stored, model, tmp_path, shards):
     settings = {"steps": 40, "seed": 3, "record": ["stage", "infected_on"]}
-    run(model, population, out=tmp_path / "one", **settings)
-    result = run(model, population, shards=shards, out=tmp_path / "actors", **settings)
+    who = stored if shards == 2 else population
+    run(model, who, out=tmp_path / "one", **settings)
+    result = run(model, who, shards=shards, out=tmp_path / "actors", **settings)
     one, actors = (xr.open_zarr(tmp_path / name / "trajectory.zarr", consolidated=False) for name in ("one", "actors"))
     assert actors.load().equals(one.load())
     assert sum(r.num_owned for r in result.ranks) == 3000
@@ -53,7 +93,7 @@ def test_actors_give_the_bits_of_one_shard(population, model, tmp_path, shards):
 
 
 def test_an_error_of_a_rule_comes_out_as_it_was_raised(ring_of_eight, tmp_path):
-    with pytest.raises(DataError, match="^agent 7 is not amused$"):
+    with pytest.raises(DataError, match=r"^agent 7 is not amused$"):
         run(Model([Odd("raise")], state={"stage": SI}), ring_of_eight, shards=2, steps=9, seed=1, out=tmp_path)
     assert open_trajectory(tmp_path).attrs["status"] == "failed"
 

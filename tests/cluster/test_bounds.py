@@ -1,4 +1,5 @@
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_shards_are_whole_blocks_and_balanced_by_work(population):
     whole = dataclasses.replace(population, block=64)
     bounds = split(whole, 3)
     assert all(row % 64 == 0 for row in bounds[:-1]) and bounds[-1] == whole.num_agents
-    work = [row_work(whole, low, high).sum() for low, high in zip(bounds, bounds[1:], strict=False)]
+    work = [row_work(whole, low, high).sum() for low, high in pairwise(bounds)]
     heaviest_block = max(row_work(whole, at, min(at + 64, 3000)).sum() for at in range(0, 3000, 64))
     assert max(work) <= sum(work) / 3 + heaviest_block
 

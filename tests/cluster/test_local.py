@@ -108,7 +108,7 @@ def test_the_same_collective_called_from_two_places_is_seen(three):
         x = torch.tensor(1)
         return group.all_reduce(x) if group.rank else [group.all_reduce(x)][0] + group.all_reduce(x)
 
-    with pytest.raises(RunError, match="rank 0 .*rank 1 has ended"):
+    with pytest.raises(RunError, match=r"rank 0 .*rank 1 has ended"):
         three.each(task)
 
 

@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import pytest
 import torch
 
@@ -20,7 +22,7 @@ class ByRow(Rule):
 class FloatSum(Rule):
     """Uses a sum of floats over the rows of the shard instead of step.total."""
 
-    writes = {"share": "sole"}
+    writes: ClassVar = {"share": "sole"}
 
     def forward(self, agents, contacts, step):
         return {"share": torch.full((len(agents),), float(agents.age.sum()))}

@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_contacts_per_agent_are_those_of_the_layers(population, model):
 def test_balance_is_the_largest_work_over_the_mean(population, model):
     found = plan(population, model, shards=3, steps=1)
     bounds = [*(s.first_row for s in found.shards), 3000]
-    work = [int(row_work(population, a, b).sum()) for a, b in zip(bounds, bounds[1:], strict=False)]
+    work = [int(row_work(population, a, b).sum()) for a, b in pairwise(bounds)]
     assert [s.work for s in found.shards] == work
     assert found.balance == pytest.approx(max(work) / np.mean(work))
 

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+import zarr
 
 from cluster import run
 from cluster.space import amount
 from gnabm import Model, Rule, open_trajectory, simulate
 from gnabm.agents import Stages
 from gnabm.errors import ConfigError, DataError, GnabmError, OutputExistsError, RunError
+from graphs.store import open_graph
 
 S, I = SI = Stages("S", "I")  # noqa: E741
 RECORD = ["stage", "infected_on"]
@@ -48,6 +50,16 @@ def test_a_run_leaves_the_trajectory_that_simulate_returns(population, model, wh
     assert 0 < result.startup_seconds < result.seconds
     assert all(peak > 2**27 for peak in result.peak_rss)
     assert {"read", "initial", "step", "write"} == set(result.ranks[0].seconds)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_store_gives_what_its_population_gives_in_memory(stored, model, tmp_path, shards):
+    settings = {"steps": 35, "seed": 3, "record": RECORD}
+    in_memory = simulate(model, open_graph(stored), **settings)
+    result = run(model, stored, shards=shards, transport="local", out=tmp_path, **settings)
+    agrees(open_trajectory(tmp_path), in_memory, 35)
+    assert zarr.open_array(result.path / "stage").chunks == (32, 64)
+    assert all(r.first_row % 64 == 0 for r in result.ranks)
 
 
 def test_the_attributes_say_how_the_run_was_made(population, model, tmp_path):
