@@ -45,7 +45,7 @@ class GlooGroup:
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size, self.calls = rank, size, 0
-        self.frame = max(1 << 10, (1 << 17) // size)
+        self.frame = max(1 << 10, (1 << 17) // size // 64 * 64)  # whole words of any type
 
     def all_to_all(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Send parts[r] to rank r; returns what each rank sent here."""

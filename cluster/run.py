@@ -30,6 +30,7 @@ from gnabm.neighbours import Form
 from gnabm.population import Population
 from gnabm.simulate import check_record, check_steps
 from gnabm.trajectory import TIME_CHUNK, TrajectoryStore
+from gnabm.writers import settle
 from graphs.store import open_graph
 
 Transport = Literal["auto", "local", "actors"]
@@ -120,6 +121,8 @@ def run(
     check_record(model, record)
     if transport not in ("auto", "local", "actors"):
         raise ConfigError(f"transport must be 'auto', 'local' or 'actors', got {transport!r}")
+    if path is not None and not model.observe:
+        raise ConfigError("a stored run needs an observable for its time axis; give the model observe=[count_by_stage]")
     if path is not None and path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; choose another folder with --out or replace it with --overwrite")
     stored = None if isinstance(population, Population) else Path(population)
@@ -131,7 +134,8 @@ def run(
         None if path is None else path.absolute(), threads,
     )  # fmt: skip
     said = {"start": None if start is None else start.isoformat(), "shards": shards, "seed": seed, "dt_days": dt}
-    described = {**said, "messages": messages, "reproducibility": "bit", "versions": versions(), **(attributes or {})}
+    told = {"messages": messages, "reproducibility": model.reproducibility, "versions": versions()}
+    described = {**said, **told, **(attributes or {})}
     with _threads_kept(), _crew(transport, job, None if stored else whole) as crew:
         recorder = _Recorder.open(crew, job, whole, described, overwrite)
         startup = time.perf_counter() - began
@@ -232,6 +236,7 @@ class _Recorder:
             try:
                 store = TrajectoryStore.create(job.path, schema, keys=keys, attributes=attributes, overwrite=overwrite)
             except OSError:
+                settle()
                 shutil.rmtree(job.path, ignore_errors=True)  # nothing was simulated, so nothing stays
                 raise
         return _Recorder(crew, store, needed)

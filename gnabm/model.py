@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gnabm.agents import Agents, Column, Field, Stage, StageName, Stages
 from gnabm.errors import ConflictError, DataError, KindError
-from gnabm.rule import Rule
+from gnabm.rule import Reproducibility, Rule
 
 GROUPS = ("region", "age_group")
 """Labels by which observables are grouped unless they say otherwise; those that a population lacks are left out."""
@@ -150,6 +150,14 @@ class Model(nn.Module):
     def rules(self) -> list[Rule]:
         """All rules of all phases, in order."""
         return [rule for phase in self.phases for rule in phase]
+
+    @property
+    def reproducibility(self) -> Reproducibility:
+        """`bit` when every rule was found to be so, `statistical` when one was found not to be, else `unchecked`."""
+        found = {rule.reproducibility for rule in (*self.initial, *self.rules())} or {"bit"}
+        if "statistical" in found:
+            return "statistical"
+        return "unchecked" if "unchecked" in found else "bit"
 
     def fields(self) -> dict[str, Field]:
         """What the state columns mean."""

@@ -25,15 +25,20 @@ from gnabm.sampling import Estimator, zero_where
 Merge = Literal["sole", "exclusive", "adds"]
 """How a rule writes a field: alone, for agents that no other rule changes in that step, or as an increment."""
 
+Reproducibility = Literal["bit", "statistical", "unchecked"]
+"""Whether a rule's result has the same bits on any shards and threads; `gnabm.testing` tells which it is."""
+
 
 class Rule(nn.Module):
     """What a modeller subclasses.
 
     `writes` names the fields that `forward` may return and how they merge with other rules' writes. The default
-    fits rules that move agents between stages. `name` (the class name unless set) keys the rule's draws.
+    fits rules that move agents between stages. `name` (the class name unless set) keys the rule's draws. Set
+    `reproducibility` to what `gnabm.testing.RuleConformance` found; a run's record carries it.
     """
 
     writes: ClassVar[Mapping[str, Merge]] = {"stage": "exclusive"}
+    reproducibility: ClassVar[Reproducibility] = "unchecked"
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__()
@@ -169,6 +174,8 @@ class SeedAtRandom(Rule):
         share: Probability, within [0, 1].
     """
 
+    reproducibility = "bit"
+
     def __init__(self, source: StageName, target: StageName, share: float) -> None:
         super().__init__()
         if not 0 <= share <= 1:
@@ -189,6 +196,8 @@ class SeedAgents(Rule):
         target: Stage to enter.
         keys: Keys of the agents.
     """
+
+    reproducibility = "bit"
 
     def __init__(self, source: StageName, target: StageName, keys: list[int]) -> None:
         super().__init__()

@@ -47,6 +47,8 @@ class Infect(Rule):
         infectious: Stage of those who transmit.
     """
 
+    reproducibility = "bit"
+
     def __init__(self, transmission_rate: float, source: StageName, target: StageName, infectious: StageName) -> None:
         super().__init__()
         self.transmission_rate = _rate(transmission_rate, "transmission_rate")
@@ -74,6 +76,8 @@ class Leave(Rule):
         target: Stage to enter.
         name: Name of the rule.
     """
+
+    reproducibility = "bit"
 
     def __init__(self, rate: float, source: StageName, target: StageName, name: str) -> None:
         super().__init__(name)
@@ -106,6 +110,7 @@ class InfectByAge(Rule):
     """
 
     writes = {"stage": "exclusive", "infected_on": "sole"}  # noqa: RUF012
+    reproducibility = "bit"
 
     def __init__(
         self,

@@ -37,24 +37,8 @@ _CAUSES: Mapping[str, str] = {
 }  # fmt: skip
 _CORE = str(Path(__file__).parents[1])
 _TORCH = str(Path(torch.__file__).parent)
-_OURS = tuple(
-    str(Path(_CORE, name))
-    for name in (
-        "agents.py",
-        "exchange.py",
-        "merge.py",
-        "messages.py",
-        "mixing.py",
-        "neighbours.py",
-        "observe.py",
-        "random.py",
-        "rule.py",
-        "sampling.py",
-        "shard.py",
-        "simulate.py",
-        "testing",
-    )  # fmt: skip
-)
+_KERNELS = """agents exchange merge messages mixing neighbours observe random rule sampling shard simulate testing"""
+_OURS = tuple(str(Path(_CORE, name)) for name in _KERNELS.split())
 
 
 class _Listener(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -101,8 +101,7 @@ class ModelConformance:
         population = self.population(self.large)
         runs = []
         for threads in _THREADS:
-            with num_threads(threads):
-                runs.append(self._watch(population, steps=3))
+            runs.append(self._watch(population, steps=3, threads=threads))
             self._same(runs[0], runs[-1], ("on 1 thread", f"on {threads} threads"))
 
     def test_a_differentiable_run_has_the_same_bits(self) -> None:
@@ -177,11 +176,14 @@ class ModelConformance:
         bounds: Sequence[int] | None = None,
         messages: Literal["auto", "push", "pull"] = "auto",
         gradient: str | None = None,
+        threads: int = 1,
     ) -> list[Note]:
-        return watch(
-            self.model(), population, steps=self.steps if steps is None else steps, seed=self.seed, bounds=bounds,
-            messages=messages, gradient=gradient,
-        )  # fmt: skip
+        steps = self.steps if steps is None else steps
+        with num_threads(threads):
+            return watch(
+                self.model(), population, steps=steps, seed=self.seed, bounds=bounds, messages=messages,
+                gradient=gradient,
+            )  # fmt: skip
 
     def _same(self, one: Sequence[Note], other: Sequence[Note], labels: tuple[str, str]) -> None:
         self._refuse(first_difference(one, other, bits_differ, labels))
@@ -364,5 +366,6 @@ def _refuse_lost(agents: Agents, name: str, family: Stages, step: int) -> None:
         flags = "" if stage.flags is None else f" with flags {stage.flags[at].tolist()}"
         raise ConformanceError(
             f"after step {step - 1}, agent {int(key[at])} (row {at}) is in stage {int(stage.codes[at])} of "
-            f"{family}{flags}; {rows.numel()} such agents. Make stages with agents.{name}.move(source, target, flags) and 0/1 flags"
+            f"{family}{flags}; {rows.numel()} such agents. Make stages with agents.{name}.move(source, target, flags) "
+            "and flags of 0 and 1"
         )

@@ -156,6 +156,11 @@ def test_a_failed_run_raises_its_error_and_says_so(population, tmp_path, shards)
     assert dataset.sizes["time"] == dataset["stage"].shape[0] == 32
 
 
+def test_a_stored_run_needs_an_observable(population, tmp_path):
+    with pytest.raises(ConfigError, match="count_by_stage"):
+        run(Model([], state={"stage": SI}, observe=[]), population, steps=1, seed=1, out=tmp_path)
+
+
 def test_a_trajectory_that_is_there_is_refused_before_anything_runs(population, model, tmp_path):
     run(model, population, steps=1, seed=1, out=tmp_path)
     with pytest.raises(OutputExistsError, match="--overwrite"):

@@ -13,6 +13,7 @@ from gnabm.messages import draw_contacts
 from gnabm.mixing import MixingTables, drawn_sum, expected_sum
 from gnabm.random import salt
 from gnabm.shard import cut
+from gnabm.testing.watch import num_threads
 
 SIZES = np.array([[30, 0, 12], [8, 25, 0], [0, 0, 20], [14, 6, 9]])  # areas x groups: empty pools at every level
 REGION = np.array([0, 0, 1, 2])
@@ -38,7 +39,7 @@ def parts(mixing, dt=1.0):
 def draws(mixing, x, repeats, dt=1.0):
     """(repeats, num_agents) drawn sums of independent steps."""
     shard, tables, keys = parts(mixing, dt)
-    with torch.no_grad():
+    with torch.no_grad(), num_threads(1):  # small arrays: threads would only wait for each other
         return torch.stack(
             [
                 drawn_sum(shard, tables, Solo(), keys, x, salt(3, step, "contacts/pool"), False)

@@ -98,9 +98,11 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
 def test_an_unfinished_store_says_so_and_holds_the_steps_that_are_done(tmp_path):
     run = simulate(sir(0.5, 0.1, [0]), RING, steps=6, seed=1, record=["stage"])
     store = TrajectoryStore.create(tmp_path / "t.zarr", run.schema, keys=None, attributes={"seed": 1})
-    store.grow(6)
-    store.write_field("stage", 0, 0, run.fields["stage"])
+    store.grow(4)
+    store.write_field("stage", 0, 0, run.fields["stage"][:4])
     store.append({n: v[:4] for n, v in run.observed.items()})
+    store.grow(6)
+    store.write_field("stage", 4, 0, run.fields["stage"][4:])  # killed here, the owners were ahead of the time axis
     half = open_trajectory(tmp_path / "t.zarr")
     assert half.attrs["status"] == "running" and half.attrs["seed"] == 1
     assert half.incidence.values.tolist() == run.observed["incidence"][:4].tolist()
