@@ -107,13 +107,14 @@ class Neighbours:
         result: Tensor | None = None
         for name in self:
             part = self[name].sum_neighbours(x)
-            fresh = not torch.is_grad_enabled()  # a forward run adds up in place: the same bits, fewer buffers
+            # A forward run adds up in place: the same bits, fewer buffers.
+            in_place = not torch.is_grad_enabled()
             if name in weights:
-                part = part.mul_(weights[name]) if fresh else part * weights[name]
+                part = part.mul_(weights[name]) if in_place else part * weights[name]
             if result is None:
                 result = part
-            else:
-                result = result.add_(part) if fresh else result + part
+                continue
+            result = result.add_(part) if in_place else result + part
         if result is None:
             raise UnknownFieldError("the contact graph has no layer; add one, e.g. with Contacts.from_edges")
         return result
