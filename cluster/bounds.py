@@ -71,7 +71,7 @@ def split(population: Population, shards: int, unit: int | None = None) -> tuple
     Example:
         >>> from gnabm import Contacts, Population
         >>> split(Population.of(Contacts.from_edges([0], [1], num_agents=8)), 3)
-        (0, 3, 6, 8)
+        (0, 2, 5, 8)
     """
     check_shards(shards)
     unit = unit or population.block
