@@ -100,7 +100,7 @@ def run_local(
                 observed[name].append(value)
             for name in record:
                 fields[name].append(as_numpy(run.agents.columns[name]))
-        schema = Schema.of(model, shard, steps=steps, dt=dt, start=start, record=record)
+        schema = Schema.of(model, shard, dt=dt, start=start, record=record)
         stacked = {n: torch.stack(v) if v else torch.zeros(schema.shape(n)) for n, v in observed.items()}
         attributes = {} if loss is None else {"loss": _backward(loss(stacked), group.rank)}
         kept = {n: np.stack(v) if v else np.empty((0, shard.num_owned), np.uint8) for n, v in fields.items()}

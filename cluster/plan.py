@@ -234,8 +234,8 @@ def _disk(population: Population, model: Model, steps: int, record: Sequence[str
     cells = 0
     for observable in model.observe:
         groups = int(np.prod([len(population.categories(b) or ()) or 1 for b in observable.by]))
-        stages = max((len(k) for k in model.state.values() if isinstance(k, Stages)), default=1)
-        cells += groups * (stages if observable.name == "stage_count" else 1)
+        counted = model.state.get(observable.counts or "")
+        cells += groups * (len(counted) if isinstance(counted, Stages) else 1)
     return int(fields + keys + 8 * cells * steps + (1 << 16))
 
 

@@ -122,7 +122,6 @@ class Worker:
         return Schema.of(
             job.model,
             self.shard,
-            steps=job.steps,
             dt=job.dt,
             start=job.start,
             record=job.record,

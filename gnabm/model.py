@@ -39,11 +39,12 @@ class Observable:
 
     Args:
         name: Name in the trajectory.
-        value: `(before, after) -> (num_agents,)` bool, integer or float; or a `Stage`, whose stages are counted. Before
-            and after are the agents at the start and at the end of the step.
+        value: `(before, after) -> (num_agents,)` bool, integer or float; or a `Stage`, with `counts`. Before and after
+            are the agents at the start and at the end of the step.
         by: Labels of the groups.
         unit: Unit.
         meaning: One line for people.
+        counts: State field whose stages are counted, each apart; it names the first dim of the observable.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Observable:
     by: tuple[str, ...] = GROUPS
     unit: str = "agents"
     meaning: str = ""
+    counts: str | None = None
 
 
 def _stage_of(before: Agents, after: Agents) -> Stage:
@@ -59,7 +61,9 @@ def _stage_of(before: Agents, after: Agents) -> Stage:
     return stage
 
 
-count_by_stage = Observable("stage_count", _stage_of, meaning="agents in each stage at the end of the step")
+count_by_stage = Observable(
+    "stage_count", _stage_of, meaning="agents in each stage at the end of the step", counts="stage"
+)
 """Agents by stage at the end of each step."""
 
 
@@ -130,6 +134,12 @@ class Model(nn.Module):
         labels = [o.name for o in self.observe]
         if len(set(labels)) < len(labels):
             raise ConflictError(f"observables need different names, got {labels}")
+        for observable in self.observe:
+            if observable.counts is not None and not isinstance(self.state.get(observable.counts), Stages):
+                raise DataError(
+                    f"observable {observable.name!r} counts the stages of {observable.counts!r}, which is no stage of "
+                    "the model; add it to state= or leave counts= out"
+                )
         for phase in phases:
             writers: dict[str, list[tuple[str, str]]] = {}
             for rule in phase:

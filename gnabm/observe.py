@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gnabm.agents import Agents, Stage
-from gnabm.errors import DataError
+from gnabm.errors import DataError, KindError, ShapeError
 from gnabm.exchange import from_fixed, to_fixed, total
 from gnabm.messages import count_pairs, nonzero_rows
 from gnabm.model import Observable
@@ -71,7 +71,7 @@ class Observer:
             return {o.name: self._differentiable(o, before, after) for o in self.observables}
         tables, likes = [], []
         for observable in self.observables:
-            value = observable.value(before, after)
+            value = _value(observable, before, after)
             tables.append(self._table(value, self.groupings[observable.by]))
             likes.append(value)
         if not tables:
@@ -94,10 +94,22 @@ class Observer:
         return to_fixed(value, grouping.index, grouping.size)
 
     def _differentiable(self, observable: Observable, before: Agents, after: Agents) -> Tensor:
-        value = observable.value(before, after)
+        value = _value(observable, before, after)
         grouping = self.groupings[observable.by]
         index = grouping.index.to(torch.int64)
         if isinstance(value, Stage):
             counts = [total(self.group, value.is_(s), index, grouping.size) for s in value.family]
             return torch.stack(counts).reshape(len(counts), *grouping.shape)
         return total(self.group, value, index, grouping.size).reshape(grouping.shape)
+
+
+def _value(observable: Observable, before: Agents, after: Agents) -> Tensor | Stage:
+    value = observable.value(before, after)
+    if isinstance(value, Stage) != (observable.counts is not None):
+        raise KindError(
+            f"observable {observable.name!r} returned {'a Stage' if isinstance(value, Stage) else 'no Stage'} with "
+            f"counts={observable.counts!r}; name the stage's field there, and only there"
+        )
+    if len(value) != after.num_agents:
+        raise ShapeError(f"observable {observable.name!r} returned {len(value)} values for {after.num_agents} agents")
+    return value

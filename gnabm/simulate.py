@@ -176,7 +176,7 @@ def simulate(
             observed[name].append(value)
         for name in record:
             fields[name].append(as_numpy(run.agents.columns[name]))
-    schema = Schema.of(model, shard, steps=steps, dt=dt, start=start, record=record)
+    schema = Schema.of(model, shard, dt=dt, start=start, record=record)
     return Trajectory(
         schema,
         {name: _stack(values, schema.shape(name)) for name, values in observed.items()},

@@ -55,26 +55,23 @@ class Schema:
         model: Model,
         shard: Shard,
         *,
-        steps: int,
         dt: float,
         start: date | None,
         record: Sequence[str],
         block: int = 0,
     ) -> Schema:
         """Schema of a model's run on the population of a shard."""
-        del steps
         dims: dict[str, tuple[str, ...]] = {}
         labels: dict[str, tuple[str, ...]] = {}
         attributes: dict[str, Mapping[str, Any]] = {}
-        stages = next((k for k in model.state.values() if isinstance(k, Stages)), None)
         for observable in model.observe:
             grouping = Grouping.of(shard, observable.by)
-            by_stage = observable.name == "stage_count"
-            dims[observable.name] = (("stage",) if by_stage else ()) + grouping.dims
+            dims[observable.name] = grouping.dims
             attributes[observable.name] = {"units": observable.unit, "long_name": observable.meaning}
             labels |= {d: shard.fields[d].categories or () for d in grouping.dims}
-            if by_stage and stages is not None:
-                labels["stage"] = stages.names
+            if observable.counts is not None:
+                dims[observable.name] = (observable.counts, *grouping.dims)
+                labels[observable.counts] = model.fields()[observable.counts].categories or ()
         dtypes = {}
         for name in record:
             kind = model.state[name]
