@@ -22,7 +22,7 @@ from gnabm.trajectory import TIME_CHUNK
 
 PROCESS_BYTES = 600 << 20
 """Resident memory of a process with the interpreter, torch and the compiled kernels; measured on Linux."""
-STEP_BYTES = 72
+STEP_BYTES = 80
 """Bytes per owned row for the temporaries of a step: flags, hazards, probabilities, indices; measured, see `plan`."""
 SLACK = 1.2
 """Over what is counted: allocator, pieces of a store while they are read; measured, see `plan`."""
@@ -55,8 +55,8 @@ class ShardPlan:
         num_agents: Rows that it owns.
         work: Messages that a step reads, and its rows; what the shards are balanced by.
         halo_rows: Rows that it reads from others.
-        halo_bytes: Bytes that it receives per step and field sent, at most: every halo row and every drawn contact that
-            crosses, 4 bytes a value and 16 for a contact's place.
+        halo_bytes: Bytes that it receives per step and field sent, at most: every halo row (value and
+            position, 8 bytes) and every contact that crosses on average (value, group and index, 20 bytes).
         peak_memory: Estimated peak resident memory in bytes.
     """
 
@@ -134,7 +134,7 @@ def plan(
             int(owned[rank]),
             work[rank],
             int(halo[rank]),
-            int(4 * halo[rank] + 20 * crossing[rank]),
+            int(8 * halo[rank] + 20 * crossing[rank]),
             _memory(whole, model, traffic, rank, int(owned[rank]), int(halo[rank]), shards, record),
         )
         for rank in range(shards)

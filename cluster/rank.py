@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from cluster.worker import Job, Worker
+from cluster.worker import Job, Worker, set_threads
 from gnabm.errors import RunError
 from gnabm.exchange import as_bits
 from gnabm.population import Population
@@ -116,7 +116,7 @@ class Rank:
     """
 
     def __init__(self, rank: int, size: int, threads: int) -> None:
-        torch.set_num_threads(threads)
+        set_threads(threads)
         self.rank, self.size = rank, size
         self.store: TCPStore | None = None
         self.worker: Worker | None = None
