@@ -6,9 +6,9 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Protocol
 
-from cluster.local import LocalGroup, LocalThreads
 from cluster.worker import Job, Worker
 from gnabm.exchange import Solo
+from gnabm.local import LocalGroup, LocalThreads
 from gnabm.population import Population
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from cluster.bounds import split
-from cluster.local import LocalGroup, LocalThreads
 from gnabm.agents import Agents, Column, Stage
 from gnabm.contacts import Contacts
 from gnabm.errors import ConfigError
+from gnabm.local import LocalGroup, LocalThreads
 from gnabm.model import Model
 from gnabm.neighbours import Form
 from gnabm.population import Population

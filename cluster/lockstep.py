@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cluster.bounds import split
 from cluster.join import join_columns
-from cluster.local import LocalGroup, LocalThreads
 from gnabm.agents import Column, Stage
 from gnabm.contacts import Contacts
+from gnabm.local import LocalGroup, LocalThreads
 from gnabm.model import Model
 from gnabm.neighbours import Form
 from gnabm.population import Population

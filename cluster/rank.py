@@ -12,10 +12,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from cluster.worker import Job, Worker, set_threads
+from cluster.worker import Job, Worker
 from gnabm.errors import RunError
 from gnabm.exchange import as_bits
 from gnabm.population import Population
+from gnabm.random import use_torch_threads
 
 DEADLINE = timedelta(seconds=120)
 """How long a rank waits for the others in one exchange."""
@@ -116,7 +117,8 @@ class Rank:
     """
 
     def __init__(self, rank: int, size: int, threads: int) -> None:
-        set_threads(threads)
+        torch.set_num_threads(threads)
+        use_torch_threads()
         self.rank, self.size = rank, size
         self.store: TCPStore | None = None
         self.worker: Worker | None = None

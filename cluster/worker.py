@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from gnabm.exchange import ShardGroup
 from gnabm.model import Model
 from gnabm.neighbours import Form
 from gnabm.population import Population
+from gnabm.random import use_torch_threads
 from gnabm.shard import cut
 from gnabm.simulate import Simulation, as_numpy
 from gnabm.trajectory import Schema, TrajectoryStore
@@ -80,19 +80,6 @@ class RankReport:
     seconds: Mapping[str, float]
 
 
-def set_threads(threads: int) -> None:
-    """Set the threads of torch and of the compiled kernels.
-
-    Numba's pool is started first: it shares OpenMP with torch, and starting it later would set torch's number of
-    threads back to that of the cores, so that the shards of one machine would wait for each other's idle threads.
-
-    Args:
-        threads: At least 1.
-    """
-    numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]
-    torch.set_num_threads(threads)
-
-
 class Worker:
     """A rank.
 
@@ -106,7 +93,8 @@ class Worker:
         self.job, self.group = job, group
         self.seconds = dict.fromkeys(("read", "initial", "step", "write"), 0.0)
         if job.threads is not None:
-            set_threads(job.threads)
+            torch.set_num_threads(job.threads)
+            use_torch_threads()
         with self._phase("read"):
             whole = population if job.population is None else open_graph(job.population)
             assert whole is not None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from gnabm.contacts import Mixing
@@ -43,8 +43,7 @@ class MixingTables:
         matrix = np.asarray(layer.matrix, dtype=np.float64)
         mean = matrix.sum(1) * dt
         k = layer.dispersion
-        number = stats.poisson(mean[:, None]) if np.isinf(k) else stats.nbinom(k, (k / (k + mean))[:, None])
-        cdf = number.cdf(np.arange(int(number.ppf(1 - _TAIL).max()) + 1)[None, :])
+        cdf = _number_cdf(mean, k)
         groups = np.cumsum(matrix, 1)
         groups = np.divide(groups, groups[:, -1:], out=np.ones_like(groups), where=groups[:, -1:] > 0)
         first, count, region = _ranges(layer)
@@ -53,6 +52,21 @@ class MixingTables:
         return MixingTables(
             *(torch.from_numpy(np.ascontiguousarray(a)) for a in (cdf, groups, level, first, count, region))
         )
+
+
+def _number_cdf(mean: np.ndarray, dispersion: float) -> np.ndarray:
+    """Distribution of the number of contacts of each group, up to where the tail is below 1e-12."""
+    size = 16
+    while True:
+        number = np.arange(size)[None, :]
+        if np.isinf(dispersion):
+            cdf = special.pdtr(number, mean[:, None])
+        else:
+            cdf = special.betainc(dispersion, number + 1.0, (dispersion / (dispersion + mean))[:, None])
+        short = np.flatnonzero((cdf >= 1 - _TAIL).all(0))
+        if short.size:
+            return np.asarray(cdf[:, : short[0] + 1])
+        size *= 2
 
 
 def _ranges(layer: Mixing) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -112,6 +112,9 @@ def use_torch_threads() -> int:
     """Let compiled kernels use as many threads as torch does; returns that number."""
     threads: int = torch.get_num_threads()
     numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]
+    if torch.get_num_threads() != threads:
+        # The first launch of numba's pool sets the OpenMP threads that it shares with torch to all cores.
+        torch.set_num_threads(threads)
     return threads
 
 

@@ -16,19 +16,16 @@ is the likely cause, with the cure.
 
 from gnabm.testing.awkward import awkward_population, permuted
 from gnabm.testing.conformance import ModelConformance, RuleConformance
-from gnabm.testing.shards import InProcessGroup, on_shards
 from gnabm.testing.watch import ConformanceError, Note, Watched, first_difference, watch
 
 __all__ = [
     "ConformanceError",
-    "InProcessGroup",
     "ModelConformance",
     "Note",
     "RuleConformance",
     "Watched",
     "awkward_population",
     "first_difference",
-    "on_shards",
     "permuted",
     "watch",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor
 from gnabm.agents import Column, Stage
 from gnabm.errors import GnabmError
 from gnabm.exchange import ShardGroup
+from gnabm.local import on_shards
 from gnabm.merge import Change
 from gnabm.model import Model
 from gnabm.neighbours import Form, Neighbours
@@ -23,7 +24,6 @@ from gnabm.rule import Rule
 from gnabm.sampling import Estimator
 from gnabm.shard import EdgeShard, MixingShard, PlaceShard, Shard, cut
 from gnabm.simulate import Simulation
-from gnabm.testing.shards import on_shards
 
 
 class ConformanceError(GnabmError, AssertionError):

@@ -7,9 +7,9 @@ import pytest
 from cluster import plan, refuse_if_too_large
 from cluster.bounds import row_work
 from cluster.halo import measure
-from cluster.local import LocalThreads
 from gnabm import Contacts, Mixing, Population
 from gnabm.errors import CapacityError
+from gnabm.local import LocalThreads
 from gnabm.shard import EdgeShard, MixingShard, PlaceShard, cut
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gnabm.errors import TotalOverflowError
 from gnabm.exchange import FIXED_POINT, ShardGroup, Solo, exchange, total
-from gnabm.testing import on_shards
+from gnabm.local import on_shards
 
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=50), st.randoms())

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from gnabm.errors import ShapeError, UnknownFieldError
+from gnabm.local import on_shards
 from gnabm.mixing import MixingTables
 from gnabm.neighbours import Neighbours
 from gnabm.shard import MixingShard, cut
-from gnabm.testing import awkward_population, on_shards
+from gnabm.testing import awkward_population
 
 POPULATION = awkward_population(700)
 

@@ -8,8 +8,9 @@ import torch
 
 from gnabm import Population
 from gnabm.errors import DataError
+from gnabm.local import on_shards
 from gnabm.shard import cut
-from gnabm.testing import awkward_population, on_shards
+from gnabm.testing import awkward_population
 
 POPULATION = awkward_population(400)
 BOUNDS = (0, 13, 14, 200, 390, 400)

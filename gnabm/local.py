@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-import gnabm
 from gnabm.errors import RunError
+from gnabm.exchange import ShardGroup, Solo
 
 T = TypeVar("T")
-_PASSED_OVER = (str(Path(__file__).parent), str(Path(gnabm.__file__).parent / "exchange.py"))
+_PASSED_OVER = tuple(str(Path(__file__).with_name(name)) for name in ("local.py", "exchange.py"))
 
 
 class _Stopped(BaseException):
@@ -220,3 +220,19 @@ _CURE = (
     "every shard must make the same exchanges in the same order: a rule may not choose by its own rows whether it "
     "sends or totals"
 )
+
+
+def on_shards(size: int, work: Callable[[ShardGroup], T]) -> list[T]:
+    """Do the same work on each of some shards of this process.
+
+    Args:
+        size: Number of shards.
+        work: Called once per shard with its end of the group.
+
+    Returns:
+        What each returned, by rank.
+    """
+    if size == 1:
+        return [work(Solo())]
+    with LocalThreads(size) as threads:
+        return threads.each(work)

@@ -3,9 +3,9 @@ import threading
 import pytest
 import torch
 
-from cluster.local import LocalThreads
 from gnabm.errors import DataError, RunError
 from gnabm.exchange import exchange, total
+from gnabm.local import LocalThreads
 
 SIZES = [[2, 0, 3], [1, 4, 0], [0, 0, 5]]  # rows that rank r sends to rank s
 
