@@ -19,14 +19,17 @@ def gnabm_sir(graph: Graph, setting: Setting) -> Run:
     """The model that gnabm ships, on contacts made from an edge list."""
     import gnabm
     from gnabm.models import epidemic
+    from gnabm.shard import cut
 
     contacts = gnabm.Contacts.from_edges(graph.source, graph.target, num_agents=graph.num_agents)
     model = epidemic.sir(setting.transmission_rate, setting.recovery_rate, setting.initial_infected)
+    shard = cut(gnabm.Population.of(contacts))  # both orders of the edges, as a matrix is made ready for its rival
 
     def run(seed: int, steps: int = setting.steps) -> float:
-        trajectory = gnabm.simulate(model, contacts, steps=steps, seed=seed)
-        count = trajectory.to_xarray()["stage_count"].isel(time=-1)
-        return 1.0 - float(count.sel(stage="susceptible")) / graph.num_agents
+        simulation = gnabm.Simulation(model, shard, seed=seed)
+        for _ in range(steps):
+            simulation.advance()
+        return 1.0 - int(simulation.observed["stage_count"][0]) / graph.num_agents
 
     run(0, steps=2)
     return run

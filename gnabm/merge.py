@@ -23,6 +23,7 @@ class Change:
         merge: How it writes.
         rows: (num_rows,) rows of the values, or None for all.
         mask: (num_agents,) bool of the agents that can change, in a differentiable run; None otherwise.
+        before: The field in those rows at the start of the phase.
         value: New values or increments.
     """
 
@@ -30,13 +31,18 @@ class Change:
     merge: Merge
     rows: Tensor | None
     mask: Tensor | None
+    before: Column
     value: Column
 
 
-def collect(
-    rule: Rule, returned: Mapping[str, Column], agents: Agents, rows: Tensor | None, mask: Tensor | None
-) -> dict[str, Change]:
+def collect(rule: Rule, returned: Mapping[str, Column], shown: Agents, mask: Tensor | None) -> dict[str, Change]:
     """Check what a rule returned against what it declares.
+
+    Args:
+        rule: The rule.
+        returned: What it returned.
+        shown: The agents that it saw.
+        mask: (num_agents,) bool of the agents that can change, in a differentiable run; None otherwise.
 
     Raises:
         DataError: An undeclared field was returned.
@@ -46,19 +52,18 @@ def collect(
     if not isinstance(returned, Mapping):
         raise KindError(f"rule {rule.name!r} must return a dict of fields, got {type(returned).__name__}")
     result = {}
-    num_rows = agents.num_agents if rows is None else rows.shape[0]
     for name, value in returned.items():
         if name not in rule.writes:
             raise DataError(
                 f"rule {rule.name!r} returned {name!r} but declares writes = {dict(rule.writes)}; add {name!r} there"
             )
-        old = agents.columns[name]
+        old = shown.columns[name]
         _refuse_other_kind(rule, name, old, value)
-        shape = (num_rows,) if isinstance(old, Stage) else (num_rows, *old.shape[1:])
+        shape = (shown.num_agents,) if isinstance(old, Stage) else (shown.num_agents, *old.shape[1:])
         got = (len(value),) if isinstance(value, Stage) else tuple(value.shape)
         if got != shape:
             raise ShapeError(f"rule {rule.name!r} returned {name!r} with shape {got}, expected {shape}")
-        result[name] = Change(rule.name, rule.writes[name], rows, mask, value)
+        result[name] = Change(rule.name, rule.writes[name], shown.rows, mask, getattr(shown, name), value)
     return result
 
 
@@ -102,7 +107,7 @@ def merge(name: str, old: Column, changes: Sequence[Change], keys: Tensor) -> Co
                 value = torch.where(change.mask, value, torch.zeros_like(value))
             new = new + value if change.rows is None else new.index_add(0, change.rows, value)
         elif change.rows is not None:
-            at, picked = _changed(old, change)
+            at, picked = _changed(change)
             _refuse_overlap(name, old, new, at, change, changes, keys)
             new = new.index_copy(0, at, picked)
         elif len(changes) == 1:
@@ -120,7 +125,7 @@ def _merge_stage(name: str, old: Stage, changes: Sequence[Change], keys: Tensor)
         value = change.value
         assert isinstance(value, Stage)
         if change.rows is not None:
-            at, picked = _changed(old.codes, change)
+            at, picked = _changed(change)
             _refuse_overlap(name, old.codes, codes, at, change, changes, keys)
             codes = codes.index_copy(0, at, picked)
             continue
@@ -144,11 +149,11 @@ def _hard_difference(old: Tensor, change: Change) -> Tensor:
     return different if change.mask is None else different & change.mask
 
 
-def _changed(old: Tensor, change: Change) -> tuple[Tensor, Tensor]:
+def _changed(change: Change) -> tuple[Tensor, Tensor]:
     """Rows that a rule with `where` really changed, and their new values."""
     assert change.rows is not None
     new = _codes(change.value)
-    at = nonzero_rows(new != old.detach().index_select(0, change.rows))  # which rows moved is not learned
+    at = nonzero_rows(new != _codes(change.before))  # which rows moved is not learned
     return change.rows.index_select(0, at), new.index_select(0, at)
 
 
@@ -169,7 +174,7 @@ def _refuse_overlap(
 
 def _first_writer(old: Tensor, changes: Sequence[Change], row: Tensor) -> str:
     for change in changes:
-        touched = nonzero_rows(_hard_difference(old, change)) if change.rows is None else _changed(old, change)[0]
+        touched = nonzero_rows(_hard_difference(old, change)) if change.rows is None else _changed(change)[0]
         if bool((touched == row).any()):
             return change.rule
     raise AssertionError("a row that was changed has a rule that changed it")

@@ -80,13 +80,18 @@ def _push_edges(active, x, indptr, target, weight, out, parts):  # type: ignore[
         # Each part owns a range of targets and walks every active source in order: no races, one order of sums.
         low = np.uint64(num_targets * part // parts)
         width = np.uint64(num_targets * (part + 1) // parts) - low
-        for k in range(active.size):
-            source = active[k]
-            value = x[k]
-            for edge in range(indptr[source], indptr[source + np.uint64(1)]):
-                t = np.uint64(target[edge])
-                if t - low < width:
-                    out[t] += value * weight[edge] if weight.size else value
+        if weight.size:
+            for k in range(active.size):
+                for edge in range(indptr[active[k]], indptr[active[k] + np.uint64(1)]):
+                    t = np.uint64(target[edge])
+                    if t - low < width:
+                        out[t] += x[k] * weight[edge]
+        else:
+            for k in range(active.size):
+                for edge in range(indptr[active[k]], indptr[active[k] + np.uint64(1)]):
+                    t = np.uint64(target[edge])
+                    if t - low < width:
+                        out[t] += x[k]
 
 
 def push_edges(

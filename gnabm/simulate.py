@@ -125,7 +125,7 @@ class Simulation:
             self.index, self.dt, self.seed, {} if self.index < 0 else self.observed, self.start, rule.name,
             shown, self.estimator, self.shard.group,
         )  # fmt: skip
-        changes = collect(rule, rule(shown, neighbours.only(rows), step), self.agents, rows, mask)
+        changes = collect(rule, rule(shown, neighbours.only(rows), step), shown, mask)
         if self.tap is not None:
             keys: Tensor = self.agents.key
             for name, change in changes.items():
