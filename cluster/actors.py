@@ -48,7 +48,7 @@ class Actors:
 
     def __init__(self, job: Job, population: Population | None) -> None:
         self.size, self.step = len(job.bounds) - 1, -1
-        threads = job.threads or max(1, (os.cpu_count() or 1) // self.size)
+        threads = job.threads or max(1, len(os.sched_getaffinity(0)) // self.size)
         job = replace(job, threads=threads)
         with ExitStack() as stack:
             _start_ray(self.size, stack)
@@ -160,7 +160,7 @@ def _start_ray(shards: int, stack: ExitStack) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
-        cpus = max(shards, os.cpu_count() or 1)
+        cpus = max(shards, len(os.sched_getaffinity(0)))
         ray.init(
             address="local",
             num_cpus=cpus,

@@ -77,9 +77,12 @@ def split(population: Population, shards: int, unit: int | None = None) -> tuple
     unit = unit or population.block
     num_blocks = -(-population.num_agents // unit)
     if shards > num_blocks:
+        one = num_blocks == 1
+        made = "1 block, so at most 1 shard is" if one else f"{num_blocks} blocks, so at most {num_blocks} shards are"
+        use = "1 shard" if one else f"{num_blocks} or fewer shards"
         raise ConfigError(
-            f"{population.num_agents} agents in blocks of {unit} make {num_blocks} blocks, so at most {num_blocks} "
-            f"shards are possible, got {shards}; use {num_blocks} or fewer shards or a larger population"
+            f"{population.num_agents} agents in blocks of {unit} make {made} possible, got {shards}; "
+            f"use {use} or a larger population"
         )
     if shards == 1:
         return (0, population.num_agents)

@@ -100,18 +100,18 @@ def run_local(
                 observed[name].append(value)
             for name in record:
                 fields[name].append(as_numpy(run.agents.columns[name]))
-        schema = Schema.of(model, shard, dt=dt, start=start, record=record)
+        schema = Schema.of(model, shard, observed=run.observed, dt=dt, start=start, record=record)
         stacked = {n: torch.stack(v) if v else torch.zeros(schema.shape(n)) for n, v in observed.items()}
         attributes = {} if loss is None else {"loss": _backward(loss(stacked), group.rank)}
         kept = {n: np.stack(v) if v else np.empty((0, shard.num_owned), np.uint8) for n, v in fields.items()}
         # The graph of one shard cannot be followed outside its thread: the gradient was taken above.
-        return Trajectory(schema, {n: v.detach() for n, v in stacked.items()}, kept, run.agents, attributes)
+        return Trajectory(schema, {n: v.detach() for n, v in stacked.items()}, kept, run.agents, attributes, steps)
 
     with LocalThreads(shards) as threads:
         parts = threads.each(shard_run)
     joined = {name: np.concatenate([p.fields[name] for p in parts], axis=1) for name in record}
     agents = join_agents([p.agents for p in parts])
-    return Trajectory(parts[0].schema, parts[0].observed, joined, agents, parts[0].attributes)
+    return Trajectory(parts[0].schema, parts[0].observed, joined, agents, parts[0].attributes, steps)
 
 
 def _backward(loss: Tensor, rank: int) -> float:

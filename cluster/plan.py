@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from cluster.halo import Traffic, drawn_across, measure
 from cluster.space import amount
 from gnabm.agents import Stages
 from gnabm.contacts import Contacts, Edges, Mixing, Places
-from gnabm.errors import CapacityError
+from gnabm.errors import CapacityError, ConfigError
 from gnabm.model import Model
 from gnabm.population import Population
 from gnabm.simulate import check_record, check_steps
@@ -22,8 +22,16 @@ from gnabm.trajectory import TIME_CHUNK
 
 PROCESS_BYTES = 600 << 20
 """Resident memory of a process with the interpreter, torch and the compiled kernels; measured on Linux."""
-STEP_BYTES = 80
+DRIVER_BYTES = 640 << 20
+"""The process that starts actors, and Ray's own beside it; measured on Linux."""
+DRIVER_BYTES_PER_AGENT = 36
+"""What the driver reads of a population, to plan the run and to make its model; measured, see `plan`."""
+STEP_BYTES = 110
 """Bytes per owned row for the temporaries of a step: flags, hazards, probabilities, indices; measured, see `plan`."""
+ACTIVE_SHARE = 0.3
+"""Share of the agents that draw contacts at the peak of a strong epidemic."""
+DRAWN_BYTES = 24
+"""Bytes per drawn contact: sender, group, index, target, value; kept while the layers of a step are added up."""
 SLACK = 1.2
 """Over what is counted: allocator, pieces of a store while they are read; measured, see `plan`."""
 _ROWS_PER_READ = 1 << 20
@@ -57,7 +65,8 @@ class ShardPlan:
         halo_rows: Rows that it reads from others.
         halo_bytes: Bytes that it receives per step and field sent, at most: every halo row (value and
             position, 8 bytes) and every contact that crosses on average (value, group and index, 20 bytes).
-        peak_memory: Estimated peak resident memory in bytes.
+        held_memory: Bytes of the arrays that it keeps: columns, layers and the rows that it sends.
+        peak_memory: Estimated peak resident memory in bytes, that of its process included where it has its own.
     """
 
     first_row: int
@@ -65,6 +74,7 @@ class ShardPlan:
     work: int
     halo_rows: int
     halo_bytes: int
+    held_memory: int
     peak_memory: int
 
 
@@ -78,7 +88,9 @@ class Plan:
         layers: By name.
         shards: In the order of ranks.
         balance: Work of the largest shard over the mean; 1 is even.
-        memory: Estimated peak memory of all shards together, in bytes.
+        driver: Bytes besides the shards': the driver of actors and Ray's processes, or the one process of shards that
+            take turns; 0 for one shard alone.
+        memory: Estimated peak memory of the driver and all shards together, in bytes.
         disk: Upper bound of the trajectory in bytes: fields uncompressed.
         record: Recorded fields.
     """
@@ -88,6 +100,7 @@ class Plan:
     layers: Mapping[str, LayerPlan]
     shards: tuple[ShardPlan, ...]
     balance: float
+    driver: int
     memory: int
     disk: int
     record: tuple[str, ...]
@@ -99,12 +112,19 @@ class Plan:
 
 
 def plan(
-    population: Population | Contacts, model: Model, *, shards: int = 1, steps: int, record: Sequence[str] = ()
+    population: Population | Contacts,
+    model: Model,
+    *,
+    shards: int = 1,
+    steps: int,
+    record: Sequence[str] = (),
+    transport: Literal["auto", "local", "actors"] = "auto",
 ) -> Plan:
     """Count what a run will need; reads the graph in bounded pieces.
 
-    Memory counts the arrays that a shard holds and the temporaries of a step; its constants were measured against the
-    peak resident memory of runs of New Zealand (5,174,700 agents on 1 and 2 shards) and are rounded upwards.
+    Memory counts the arrays that a shard holds and the temporaries of a step at the peak of an epidemic; its constants
+    are rounded upwards from the peak resident memory of runs of New Zealand (5,174,700 agents, 180 steps, 2 shards as
+    actors: 1.15 to 1.25 GiB per shard, 0.62 GiB for the driver, 0.14 GiB for Ray).
 
     Args:
         population: In memory or on disk.
@@ -112,10 +132,13 @@ def plan(
         shards: Number of shards.
         steps: Number of steps.
         record: State fields to store.
+        transport: As for `run`: shards that are `local` share one process, actors have a process each and a driver.
 
     Raises:
-        ConfigError: There are fewer blocks than shards.
+        ConfigError: There are fewer blocks than shards, or the transport is unknown.
     """
+    if transport not in ("auto", "local", "actors"):
+        raise ConfigError(f"transport must be 'auto', 'local' or 'actors', got {transport!r}")
     check_steps(steps)
     check_record(model, record)
     whole = Population.of(population)
@@ -124,22 +147,19 @@ def plan(
     layers = {n: _layer_plan(whole, layer, traffic.get(n), bounds) for n, layer in whole.contacts.layers.items()}
     work = [_work(whole, low, high) for low, high in pairwise(bounds)]
     owned = np.diff(bounds)
-    crossing = np.zeros(shards)
-    for layer in layers.values():
-        if layer.kind == "mixing":
-            crossing += layer.size * layer.cut * owned / whole.num_agents
-    sizes = [
-        ShardPlan(
-            bounds[rank],
-            int(owned[rank]),
-            work[rank],
-            int(halo[rank]),
-            int(8 * halo[rank] + 20 * crossing[rank]),
-            _memory(whole, model, traffic, rank, int(owned[rank]), int(halo[rank]), shards, record),
-        )
-        for rank in range(shards)
-    ]
-    memory = sum(s.peak_memory for s in sizes)
+    mixed = [layer for layer in layers.values() if layer.kind == "mixing"]
+    crossing = sum(layer.size * layer.cut for layer in mixed) * owned / whole.num_agents
+    drawn = sum(layer.size for layer in mixed) * owned / whole.num_agents
+    driver, process = _processes(whole.num_agents, shards, transport)
+    sizes = []
+    for rank in range(shards):
+        rows, border = int(owned[rank]), int(halo[rank])
+        held, reading = _held(whole, traffic, rank, rows, border, shards)
+        step = STEP_BYTES * rows + 12 * border + int(ACTIVE_SHARE * DRAWN_BYTES * drawn[rank])
+        peak = process + _working(model, held, reading, step, rows, record)
+        sent = int(8 * border + 20 * crossing[rank])
+        sizes.append(ShardPlan(bounds[rank], rows, work[rank], border, sent, held, peak))
+    memory = driver + sum(s.peak_memory for s in sizes)
     balance = max(work) / (sum(work) / shards)
     return Plan(
         whole.num_agents,
@@ -147,6 +167,7 @@ def plan(
         layers,
         tuple(sizes),
         balance,
+        driver,
         memory,
         _disk(whole, model, steps, record),
         tuple(record),
@@ -189,24 +210,34 @@ def _place_contacts(layer: Places) -> float:
     return contacts
 
 
-def _memory(
-    population: Population, model: Model, traffic: Mapping[str, Traffic], rank: int, owned: int, halo: int, shards: int,
-    record: Sequence[str],
-) -> int:  # fmt: skip
-    """Peak of a rank: what its shard holds, the state, the step, and the layer that is being read."""
+def _processes(num_agents: int, shards: int, transport: str) -> tuple[int, int]:
+    """Bytes besides the shards', and of the process of each shard."""
+    if transport == "actors" or (transport == "auto" and shards > 1):
+        return DRIVER_BYTES + DRIVER_BYTES_PER_AGENT * num_agents, PROCESS_BYTES
+    return (PROCESS_BYTES, 0) if shards > 1 else (0, PROCESS_BYTES)
+
+
+def _held(
+    population: Population, traffic: Mapping[str, Traffic], rank: int, owned: int, halo: int, shards: int
+) -> tuple[int, int]:
+    """Bytes of the arrays that a shard keeps, and that reading its layers takes besides."""
     sources = owned + halo
     held = 8 * owned * ("key" not in population.columns) + 8 * halo  # keys, rows to send
     held += sum(owned * (8 if name == "key" else column.dtype.itemsize) for name, column in population.columns.items())
     reading = 0
     for name, layer in population.contacts.layers.items():
-        kept, peak = _layer_memory(layer, traffic.get(name), rank, owned, sources)
+        kept, peak = _layer_memory(layer, traffic.get(name), rank, owned, sources, shards)
         held, reading = held + kept, max(reading, peak) if shards == 1 else reading + peak
+    return int(held), int(reading)
+
+
+def _working(model: Model, held: int, reading: int, step: int, owned: int, record: Sequence[str]) -> int:
+    """Peak of a rank besides its process: what its shard holds, the state, and the reading, the step or the writing."""
     state = sum(_item(kind) for kind in model.state.values()) * owned
     recorded = TIME_CHUNK * owned * sum(_item(model.state[name]) for name in record)
     groups = 4 * owned
     stacked = TIME_CHUNK * owned * max((_item(model.state[name]) for name in record), default=0)  # as it is written
-    step = STEP_BYTES * owned + 12 * halo
-    return int(PROCESS_BYTES + SLACK * (held + state + groups + max(reading, recorded + max(step, stacked))))
+    return int(SLACK * (held + state + groups + max(reading, recorded + max(step, stacked))))
 
 
 def _item(kind: Any) -> int:  # noqa: ANN401
@@ -214,18 +245,19 @@ def _item(kind: Any) -> int:  # noqa: ANN401
 
 
 def _layer_memory(
-    layer: Edges | Places | Mixing, traffic: Traffic | None, rank: int, owned: int, sources: int
+    layer: Edges | Places | Mixing, traffic: Traffic | None, rank: int, owned: int, sources: int, shards: int
 ) -> tuple[int, int]:
     """Bytes that a layer keeps, and that reading it takes besides."""
     if isinstance(layer, Mixing):
-        return 17 * owned, 17 * owned
+        starts = 8 * (1 + layer.matrix.shape[0] * (shards + 2))  # of the groups, here and on every shard
+        return 17 * owned + starts, 17 * owned
     assert traffic is not None
     messages, places = int(traffic.held[rank]), int(traffic.places[rank])
     if isinstance(layer, Edges):
         one = 4 + (4 if layer.weight is not None else 0)
         # By target as stored, and by source for the push form.
-        return 2 * one * messages + 8 * (owned + sources), 16 * messages
-    return 4 * (owned + sources + messages) + 12 * places, 20 * messages
+        return 2 * one * messages + 8 * (owned + sources + 2), 16 * messages
+    return 4 * (owned + sources + messages) + 12 * places + 8, 20 * messages
 
 
 def _disk(population: Population, model: Model, steps: int, record: Sequence[str]) -> int:

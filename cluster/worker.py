@@ -124,6 +124,7 @@ class Worker:
         return Schema.of(
             job.model,
             self.shard,
+            observed=self.simulation.observed,
             dt=job.dt,
             start=job.start,
             record=job.record,

@@ -131,7 +131,8 @@ class Stage:
         Args:
             source: Stage to leave.
             target: Stage to enter.
-            moving: (n,) bool or float flags (differentiable).
+            moving: (n,) bool or float flags (differentiable); a draw of `step.bernoulli` goes in as it is, so that
+                the gradient of a draw with `where=` finds its way.
 
         Returns:
             The new stage; the old one is unchanged.
@@ -145,8 +146,13 @@ class Stage:
         if self.flags is None:
             return Stage(self.family, codes)
         eye = torch.eye(len(self.family), dtype=self.flags.dtype)
-        moved = (self.flags.select(1, int(source)) * moving).unsqueeze(1)
-        return Stage(self.family, codes, self.flags + moved * (eye[int(target)] - eye[int(source)]))
+        # An agent that is not in the source stage moves nowhere, but would if it were there: its draw, taken before
+        # `where=` set it to 0, carries that.
+        unmasked, allowed = getattr(moving, "draw", (moving, self.codes == int(source)))
+        drawn = torch.where(allowed | (self.codes != int(source)), unmasked, moving)
+        moved = self.flags.select(1, int(source)) * drawn
+        step = moved.to(self.flags.dtype).unsqueeze(1) * (eye[int(target)] - eye[int(source)])
+        return Stage(self.family, codes, self.flags + step)
 
     def take(self, rows: Tensor) -> Stage:
         """The stage of some rows."""
@@ -240,6 +246,25 @@ class Agents:
     def fields(self) -> Mapping[str, Field]:
         """What the columns mean."""
         return self._fields
+
+    def versions(self) -> dict[int, tuple[str, Tensor, int]]:
+        """How often each tensor of this record was written in place: by identity, its column, itself, the count."""
+        found = {}
+        for name, column in [*self._columns.items(), *self._taken.items()]:
+            flags = () if not isinstance(column, Stage) or column.flags is None else (column.flags,)
+            parts = (column.codes, *flags, *column._is.values()) if isinstance(column, Stage) else (column,)
+            for part in parts:
+                found[id(part)] = (name, part, part._version)
+        return found
+
+    def with_open_stages(self) -> Agents:
+        """The same agents with every stage flag set, as a rule's `where` would see an agent that is in its stage."""
+        opened = {
+            name: Stage(c.family, c.codes, torch.ones(len(c), len(c.family)))
+            for name, c in self._columns.items()
+            if isinstance(c, Stage)
+        }
+        return Agents({**self._columns, **opened}, self._fields)
 
     def only(self, rows: Tensor) -> Agents:
         """The same agents, showing only some rows.

@@ -5,7 +5,7 @@
 - `Mixing`: contacts that an agent draws anew each step from its surroundings, by a contact matrix.
 
 Layers are data: NumPy arrays, or Zarr arrays of which a shard reads only its own blocks. Every sum over contacts
-runs over sources in ascending row order.
+runs over sources in ascending row order. `Contacts` checks layers in memory once; layers read lazily are trusted.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from gnabm.checks import check_areas, check_array, check_edges, check_groups, check_pairs, check_places
 from gnabm.errors import DataError, KindError, ShapeError, UnknownFieldError, nearest
 
 Array = Any
@@ -26,7 +27,7 @@ Array = Any
 
 @dataclass(frozen=True, eq=False)
 class Edges:
-    """Directed edges by target (CSR).
+    """Directed edges by target (CSR). `Contacts.from_edges` builds them from pairs in any order.
 
     Args:
         indptr: (num_agents + 1,) int64 first in-edge of each target.
@@ -39,6 +40,7 @@ class Edges:
     source: Array
     weight: Array | None = None
     setting: str = "other"
+    _checked: bool = field(default=False, init=False, repr=False)
 
     @property
     def num_edges(self) -> int:
@@ -48,7 +50,7 @@ class Edges:
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Agents by place; co-members meet.
+    """Agents by place; co-members meet. `Places.of` derives indptr and member from place.
 
     Args:
         place: (num_agents,) int32 place of each agent, -1 for none.
@@ -64,6 +66,47 @@ class Places:
     member: Array
     contacts: float | None = None
     setting: str = "other"
+    _checked: bool = field(default=False, init=False, repr=False)
+
+    @staticmethod
+    def of(
+        place: ArrayLike | torch.Tensor,
+        contacts: float | None = None,
+        setting: str = "other",
+        num_places: int | None = None,
+    ) -> Places:
+        """Places with their members, from the place of each agent.
+
+        Args:
+            place: (num_agents,) integer place of each agent, -1 for none.
+            contacts: Mean number of co-members met per day, or None for every co-member once.
+            setting: Where these contacts happen.
+            num_places: Number of places, when the last ones may be empty; None: up to the highest that occurs.
+
+        Raises:
+            DataError: A place is below -1 or not below num_places.
+            KindError: Places are not integers.
+
+        Example:
+            >>> Places.of([1, -1, 0, 1]).member.tolist()
+            [2, 0, 3]
+        """
+        codes = as_array(place, "place")
+        if codes.size and codes.dtype.kind not in "iu":
+            raise KindError(f"place must hold integers, got {codes.dtype}; map names to 0..num_places-1 first")
+        codes = codes.astype(np.int64)
+        number = int(codes.max(initial=-1)) + 1 if num_places is None else num_places
+        bad = np.flatnonzero((codes < -1) | (codes >= number))
+        if bad.size:
+            raise DataError(
+                f"place[{bad[0]}] is {codes[bad[0]]}, outside -1..{number - 1} ({bad.size} such places); -1 stands "
+                "for none, raise num_places or renumber the places"
+            )
+        indptr = np.zeros(number + 1, dtype=np.int64)
+        np.cumsum(np.bincount(codes[codes >= 0], minlength=number), out=indptr[1:])
+        member = np.argsort(codes, kind="stable")[codes.size - int(indptr[-1]) :]
+        rows = np.int32 if max(codes.size, number) < 2**31 else np.int64
+        return Places(codes.astype(rows), indptr, member.astype(rows), contacts, setting)
 
     @property
     def num_places(self) -> int:
@@ -91,12 +134,16 @@ class Mixing:
     drawn group passes its share to the next level. Contacts are directed (sender to target); with a matrix that is
     reciprocal on this population they are right in expectation.
 
+    A drawn contact is the n-th agent of its group in row order within its pool. So relabelling the rows keeps the law
+    of the contacts, not the draws themselves. The one who draws is in the pool too: an agent can draw itself, which
+    takes a share 1 / pool size of its contacts with its own group.
+
     Args:
         group: (num_agents,) uint8 activity group, such as the five-year age.
         matrix: (num_groups, num_groups) contacts per day, row = participant.
         area_start: (num_areas + 1,) first row of each area; areas are contiguous rows.
         area_region: (num_areas,) region of each area, ascending.
-        counts: (num_areas, num_groups) agents.
+        counts: (num_areas, num_groups) agents of each area's rows by group.
         shares: Shares of contacts made in the own area, in the own region, in the country; they sum to 1.
         dispersion: k of the negative binomial, variance = mean + mean^2 / k; inf gives a Poisson number.
         expected: Use the mean field of the same matrix instead of draws.
@@ -112,6 +159,7 @@ class Mixing:
     dispersion: float = float("inf")
     expected: bool = False
     setting: str = "other"
+    _checked: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check what can be checked without reading the agents."""
@@ -124,6 +172,7 @@ class Mixing:
                 f"counts must be (num_areas, num_groups) = ({len(self.area_region)}, {groups}), got {counts.shape}; "
                 "area_start has one entry more than area_region"
             )
+        check_areas(self.group.shape[0], self.area_start, self.area_region)
         if abs(sum(self.shares) - 1) > 1e-9 or min(self.shares) < 0:
             raise DataError(f"shares must be three numbers >= 0 that sum to 1, got {self.shares}")
         if not self.dispersion > 0:
@@ -171,11 +220,47 @@ def _rows(value: ArrayLike | torch.Tensor, name: str, num_agents: int) -> NDArra
 
 
 def _weights(value: ArrayLike | torch.Tensor) -> NDArray[np.float32]:
+    if isinstance(value, torch.Tensor) and value.requires_grad:
+        raise KindError(
+            "weight asks for a gradient, but edge weights are data and carry none; multiply the hazard by a parameter, "
+            "or give the layer a factor in layer_weights, and pass weight.detach() here"
+        )
     array = as_array(value, "weight")
     if array.size and array.dtype.kind not in "iuf":
         raise KindError(f"weight must hold numbers, contacts per day, got {array.dtype}; leave it out for 1")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused as such
         return array.astype(np.float32)
+
+
+def _check_layer(name: str, layer: Layer, num_agents: int) -> None:
+    """Check a layer against the number of agents and, once, in itself."""
+    where = f"layer {name!r}"
+    match layer:
+        case Edges():
+            arrays = {"indptr": layer.indptr, "source": layer.source}
+            if layer.weight is not None:
+                arrays["weight"] = layer.weight
+        case Places():
+            arrays = {"place": layer.place, "indptr": layer.indptr, "member": layer.member}
+        case Mixing():
+            arrays = {"group": layer.group}
+        case _:
+            raise KindError(f"{where} must be Edges, Places or Mixing, got {type(layer).__name__}")
+    for array, value in arrays.items():
+        check_array(f"{where}: {array}", value)
+    rows = next(iter(arrays.values())).shape[0] - isinstance(layer, Edges)
+    if rows != num_agents:
+        raise ShapeError(f"{where} has {rows} rows, the graph {num_agents} agents")
+    if layer._checked:
+        return
+    match layer:
+        case Edges():
+            check_edges(where, layer.indptr, layer.source, layer.weight)
+        case Places():
+            check_places(where, layer.place, layer.indptr, layer.member, layer.contacts)
+        case Mixing():
+            check_groups(where, layer.group, layer.area_start, layer.counts)
+    object.__setattr__(layer, "_checked", True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,23 +276,13 @@ class Contacts:
     num_agents: int = 0
 
     def __post_init__(self) -> None:
-        """Check that each layer has a row per agent."""
+        """Check that each layer has a row per agent, and what it holds when that is in memory."""
         if isinstance(self.num_agents, bool) or not isinstance(self.num_agents, (int, np.integer)):
             raise KindError(f"num_agents must be an integer, got {self.num_agents!r}")
         if self.num_agents < 0:
             raise DataError(f"num_agents must not be negative, got {self.num_agents}")
         for name, layer in self.layers.items():
-            match layer:
-                case Edges():
-                    rows = layer.indptr.shape[0] - 1
-                case Places():
-                    rows = layer.place.shape[0]
-                case Mixing():
-                    rows = layer.group.shape[0]
-                case _:
-                    raise KindError(f"layer {name!r} must be Edges, Places or Mixing, got {type(layer).__name__}")
-            if rows != self.num_agents:
-                raise ShapeError(f"layer {name!r} has {rows} rows, the graph {self.num_agents} agents")
+            _check_layer(name, layer, int(self.num_agents))
 
     def __getitem__(self, name: str) -> Layer:
         """Return a layer by name."""
@@ -255,7 +330,7 @@ class Contacts:
             DataError: An id is out of range, an edge is a self-loop or a duplicate, a weight is NaN, infinite or
                 negative.
             ShapeError: The arrays differ in length.
-            KindError: Ids are not integers.
+            KindError: Ids are not integers, or the weight asks for a gradient.
 
         Example:
             >>> Contacts.from_edges([0, 1], [1, 2], num_agents=3)["contacts"].num_edges
@@ -274,27 +349,11 @@ class Contacts:
         if src.shape != dst.shape or (w is not None and w.shape != src.shape):
             sizes = [a.shape[0] for a in (src, dst, w) if a is not None]
             raise ShapeError(f"source, target and weight must have one entry per edge, got {sizes}")
-        _refuse_bad_edges(src, dst, w)
+        check_pairs(src, dst, w)
         if undirected:
             src, dst = np.concatenate([src, dst]), np.concatenate([dst, src])
             w = None if w is None else np.concatenate([w, w])
         return Contacts({name: _compress(src, dst, w, num_agents, duplicates)}, num_agents)
-
-
-def _refuse_bad_edges(src: NDArray[np.int64], dst: NDArray[np.int64], w: NDArray[np.float32] | None) -> None:
-    loops = np.flatnonzero(src == dst)
-    if loops.size:
-        raise DataError(
-            f"edge {loops[0]} is a self-loop of agent {src[loops[0]]} ({loops.size} in all); drop them, an agent is no "
-            "contact of itself"
-        )
-    if w is not None:
-        bad = np.flatnonzero(~(np.isfinite(w) & (w >= 0)))
-        if bad.size:
-            raise DataError(
-                f"weight[{bad[0]}] is {w[bad[0]]} ({bad.size} such weights); weights are contacts per day, finite and "
-                ">= 0"
-            )
 
 
 def _compress(
@@ -317,9 +376,17 @@ def _compress(
                 f"({code.size - start.size} repeats in all); pass duplicates='sum' to add their weights"
             )
         ones = np.ones(code.size, dtype=np.float32) if w is None else w
-        w = np.add.reduceat(ones.astype(np.float64), start).astype(np.float32)
+        w = _weights(np.add.reduceat(ones.astype(np.float64), start))
         code = code[start]
+        if not np.isfinite(w).all():
+            again = code[~np.isfinite(w)][0]
+            raise DataError(
+                f"the weights of edge {again % num_agents} -> {again // num_agents} add up to more than float32 holds; "
+                "weights are contacts per day"
+            )
     dst, src = np.divmod(code, np.int64(max(num_agents, 1)))
     indptr = np.zeros(num_agents + 1, dtype=np.int64)
     np.cumsum(np.bincount(dst, minlength=num_agents), out=indptr[1:])
-    return Edges(indptr, src.astype(np.int32 if num_agents < 2**31 else np.int64), w)
+    edges = Edges(indptr, src.astype(np.int32 if num_agents < 2**31 else np.int64), w)
+    object.__setattr__(edges, "_checked", True)  # sorted and refused above: nothing is left to check
+    return edges

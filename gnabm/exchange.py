@@ -6,6 +6,7 @@ shard alone is `Solo`. The transports stand in the package `cluster`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,7 +16,10 @@ from torch import Tensor
 from gnabm.errors import TotalOverflowError
 
 FIXED_POINT = 2.0**30
-"""Steps per unit in the total of a float: resolution 9.3e-10, range +-4.3e9."""
+"""Steps per unit in the total of a float: resolution 9.3e-10, range 4.3e9."""
+_RANGE = 2.0**62
+_COARSE = 2.0**40
+_TOO_HEAVY = 1 << 30
 
 
 @runtime_checkable
@@ -124,7 +128,7 @@ class _Total(torch.autograd.Function):
     def forward(ctx: Any, group: ShardGroup, x: Tensor, index: Tensor | None, num_bins: int) -> Tensor:  # noqa: ANN401
         ctx.group, ctx.dtype, ctx.num_rows = group, x.dtype, x.shape[0]
         ctx.save_for_backward(index)
-        return from_fixed(group.all_reduce(to_fixed(x, index, num_bins)), x)
+        return _shaped(from_fixed(group.all_reduce(to_fixed(x, index, num_bins)), x), index)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # noqa: ANN401
@@ -147,30 +151,38 @@ def to_fixed(x: Tensor, index: Tensor | None = None, num_bins: int = 1) -> Tenso
         num_bins: Number of bins.
 
     Returns:
-        (num_bins,) int64, or () without an index.
-
-    Raises:
-        TotalOverflowError: A value is not finite or the sum leaves the range.
+        (num_bins + 1,) int64: the sums, and last what they weigh in coarse units. The weights of all shards add up
+        too, so all of them see alike whether the range was left.
     """
     if x.is_floating_point():
-        wide = x.detach().to(torch.float64) * FIXED_POINT
-        bound = wide.abs().max().item() * max(1, x.shape[0]) if x.numel() else 0.0
-        if not bound < 2.0**62:
-            raise TotalOverflowError(
-                f"a total of {x.shape[0]} floats may exceed {2.0**62 / FIXED_POINT:.3g} or is not finite; scale the "
-                "values down before step.total, or look for NaN in the rule"
-            )
-        fixed = wide.round().to(torch.int64)
+        wide = x.detach().to(torch.float64) * FIXED_POINT  # a table of integers; _Total carries the gradient
+        fixed = wide.nan_to_num().round().to(torch.int64)
     else:
-        fixed = x.to(torch.int64)
+        wide = fixed = x.to(torch.int64)
+    weight = wide.to(torch.float64).abs().sum().item() / _COARSE
+    last = math.ceil(weight) if weight < _TOO_HEAVY else _TOO_HEAVY  # NaN is too heavy
+    table = torch.zeros(num_bins + 1, dtype=torch.int64)
     if index is None:
-        return fixed.sum()
-    return torch.zeros(num_bins, dtype=torch.int64).index_add_(0, index, fixed)
+        table[0] = fixed.sum()
+    else:
+        table.index_add_(0, index, fixed)
+    table[-1] = last
+    return table
 
 
-def from_fixed(total: Tensor, like: Tensor) -> Tensor:
-    """Convert a fixed-point total back: float64 for floats, int64 otherwise."""
-    return total.to(torch.float64) / FIXED_POINT if like.is_floating_point() else total
+def from_fixed(table: Tensor, like: Tensor) -> Tensor:
+    """Convert reduced tables of `to_fixed` back: (num_bins,) float64 for floats, int64 otherwise.
+
+    Raises:
+        TotalOverflowError: A value is not finite or the sums leave the range.
+    """
+    unit = FIXED_POINT if like.is_floating_point() else 1.0
+    if int(table[-1]) > _RANGE / _COARSE:
+        raise TotalOverflowError(
+            f"a total exceeds {_RANGE / unit:.3g} in absolute values or is not finite; scale the values down before "
+            "they are summed, or look for NaN in the rule"
+        )
+    return table[:-1].to(torch.float64) / FIXED_POINT if like.is_floating_point() else table[:-1]
 
 
 def total(group: ShardGroup, x: Tensor, index: Tensor | None = None, num_bins: int = 1) -> Tensor:
@@ -190,4 +202,8 @@ def total(group: ShardGroup, x: Tensor, index: Tensor | None = None, num_bins: i
     if x.is_floating_point() and torch.is_grad_enabled():
         result: Tensor = _Total.apply(group, x, index, num_bins)  # type: ignore[no-untyped-call]
         return result
-    return from_fixed(group.all_reduce(to_fixed(x, index, num_bins)), x)
+    return _shaped(from_fixed(group.all_reduce(to_fixed(x, index, num_bins)), x), index)
+
+
+def _shaped(sums: Tensor, index: Tensor | None) -> Tensor:
+    return sums[0] if index is None else sums

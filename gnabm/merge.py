@@ -15,6 +15,27 @@ from gnabm.rule import Merge, Rule
 
 
 @dataclass(frozen=True, eq=False)
+class Mask:
+    """Whom a rule with `where` can change, in a differentiable run.
+
+    Args:
+        now: (num_agents,) bool.
+        structural: (num_agents,) bool of those that it could change if they were in its stage: their values stay, but
+            the gradient of what would happen to them passes.
+    """
+
+    now: Tensor
+    structural: Tensor
+
+    def apply(self, difference: Tensor) -> Tensor:
+        """Set a change (num_agents, ...) to 0 where it does not happen, and its gradient where it cannot."""
+        shape = (-1, *(1,) * (difference.dim() - 1))
+        value_only = difference - difference.detach()  # 0 in value: the change does not happen, its gradient stays
+        kept = torch.where(self.now.view(shape), difference, value_only)
+        return torch.where(self.structural.view(shape), kept, torch.zeros_like(difference))
+
+
+@dataclass(frozen=True, eq=False)
 class Change:
     """One field that one rule returned.
 
@@ -22,7 +43,7 @@ class Change:
         rule: Name of the rule.
         merge: How it writes.
         rows: (num_rows,) rows of the values, or None for all.
-        mask: (num_agents,) bool of the agents that can change, in a differentiable run; None otherwise.
+        mask: The agents that can change, in a differentiable run; None otherwise.
         before: The field in those rows at the start of the phase.
         value: New values or increments.
     """
@@ -30,19 +51,19 @@ class Change:
     rule: str
     merge: Merge
     rows: Tensor | None
-    mask: Tensor | None
+    mask: Mask | None
     before: Column
     value: Column
 
 
-def collect(rule: Rule, returned: Mapping[str, Column], shown: Agents, mask: Tensor | None) -> dict[str, Change]:
+def collect(rule: Rule, returned: Mapping[str, Column], shown: Agents, mask: Mask | None) -> dict[str, Change]:
     """Check what a rule returned against what it declares.
 
     Args:
         rule: The rule.
         returned: What it returned.
         shown: The agents that it saw.
-        mask: (num_agents,) bool of the agents that can change, in a differentiable run; None otherwise.
+        mask: The agents that can change, in a differentiable run; None otherwise.
 
     Raises:
         DataError: An undeclared field was returned.
@@ -104,14 +125,14 @@ def merge(name: str, old: Column, changes: Sequence[Change], keys: Tensor) -> Co
         assert isinstance(value, Tensor)
         if change.merge == "adds":
             if change.mask is not None:
-                value = torch.where(change.mask, value, torch.zeros_like(value))
+                value = change.mask.apply(value)
             new = new + value if change.rows is None else new.index_add(0, change.rows, value)
         elif change.rows is not None:
             at, picked = _changed(change)
             _refuse_overlap(name, old, new, at, change, changes, keys)
             new = new.index_copy(0, at, picked)
         elif len(changes) == 1:
-            new = value if change.mask is None else torch.where(change.mask, value, new)
+            new = value if change.mask is None else torch.where(change.mask.now, value, new)
         else:
             touched = _hard_difference(old, change)
             _refuse_overlap(name, old, new, nonzero_rows(touched), change, changes, keys)
@@ -135,7 +156,7 @@ def _merge_stage(name: str, old: Stage, changes: Sequence[Change], keys: Tensor)
         if flags is not None and old.flags is not None and value.flags is not None:
             difference = value.flags - old.flags
             if change.mask is not None:
-                difference = torch.where(change.mask.unsqueeze(1), difference, torch.zeros_like(difference))
+                difference = change.mask.apply(difference)
             flags = flags + difference
     return Stage(old.family, codes, flags)
 
@@ -146,7 +167,7 @@ def _codes(column: Column) -> Tensor:
 
 def _hard_difference(old: Tensor, change: Change) -> Tensor:
     different = _codes(change.value) != old.detach()  # which agents moved is no differentiable question
-    return different if change.mask is None else different & change.mask
+    return different if change.mask is None else different & change.mask.now
 
 
 def _changed(change: Change) -> tuple[Tensor, Tensor]:

@@ -136,9 +136,18 @@ def expected_sum(shard: MixingShard, tables: MixingTables, group: ShardGroup, x:
 
     with X the sum of x in area p and group a, C the matrix, s the shares and P the pool of a level.
 
+    Args:
+        shard: Owned part of the layer.
+        tables: Tables of the layer.
+        group: The shards.
+        x: (num_owned,) or (num_owned, F) what each agent sends.
+
     Returns:
-        (num_owned,) in the dtype of x; differentiable in x.
+        Like x; differentiable in x.
     """
+    if x.dim() > 1:  # each feature as if alone, so that it has the same bits
+        columns = [expected_sum(shard, tables, group, column.contiguous()) for column in x.unbind(1)]
+        return torch.stack(columns, 1) if columns else torch.zeros_like(x)
     num_areas, num_groups = shard.layer.counts.shape
     code = shard.area * num_groups + shard.group.to(torch.int64)
     sent = total(group, x, code, num_areas * num_groups).reshape(num_areas, num_groups).to(torch.float64)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from gnabm.agents import Agents, Column, Field, Stage, StageName, Stages
 from gnabm.errors import ConflictError, DataError, KindError
-from gnabm.rule import Reproducibility, Rule
+from gnabm.rule import Merge, Reproducibility, Rule
 
 GROUPS = ("region", "age_group")
 """Labels by which observables are grouped unless they say otherwise; those that a population lacks are left out."""
@@ -131,6 +132,12 @@ class Model(nn.Module):
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ConflictError(f"two rules are named {twice[0]!r}, so they would share draws; give one another name=")
+        for name in names:
+            if "/" in name or name == "contacts":
+                raise ConflictError(
+                    f"a rule cannot be named {name!r}: the name keys its draws, '/' separates it from the call and "
+                    "'contacts' belongs to the mixing layers; give it another name="
+                )
         labels = [o.name for o in self.observe]
         if len(set(labels)) < len(labels):
             raise ConflictError(f"observables need different names, got {labels}")
@@ -144,6 +151,11 @@ class Model(nn.Module):
             writers: dict[str, list[tuple[str, str]]] = {}
             for rule in phase:
                 for name, how in rule.writes.items():
+                    if how not in get_args(Merge) or (how == "adds" and isinstance(self.state.get(name), Stages)):
+                        raise DataError(
+                            f"rule {rule.name!r} writes {name!r} as {how!r}; expected one of {get_args(Merge)}, and "
+                            "a stage cannot be added to"
+                        )
                     if name not in self.state:
                         raise DataError(
                             f"rule {rule.name!r} writes {name!r}, which the model does not declare; add it to state="
@@ -164,7 +176,9 @@ class Model(nn.Module):
     @property
     def reproducibility(self) -> Reproducibility:
         """`bit` when every rule was found to be so, `statistical` when one was found not to be, else `unchecked`."""
-        found = {rule.reproducibility for rule in (*self.initial, *self.rules())} or {"bit"}
+        # A subclass has other arithmetic, so what was found of its parent says nothing of it.
+        rules = (*self.initial, *self.rules())
+        found = {vars(type(rule)).get("reproducibility", "unchecked") for rule in rules} or {"bit"}
         if "statistical" in found:
             return "statistical"
         return "unchecked" if "unchecked" in found else "bit"

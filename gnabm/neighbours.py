@@ -98,7 +98,7 @@ class Neighbours:
             weights: Factor v of each layer by name, 1 where absent.
 
         Returns:
-            (num_rows,) contacts per day, weighted; differentiable in x, the edge weights and v.
+            (num_rows,) contacts per day, weighted; differentiable in x and v. Edge weights are data.
         """
         weights = weights or {}
         unknown = sorted(set(weights) - set(self.shard.layers))
@@ -156,8 +156,8 @@ class NeighbourLayer:
             x: (num_agents,) or (num_agents, F) what everyone sends; bool counts as 0 and 1.
 
         Returns:
-            (num_rows,) or (num_rows, F), per day; differentiable in x and the edge weights. The bits do not depend on
-            shards, threads or the form of the kernels.
+            (num_rows,) or (num_rows, F), per day; differentiable in x; edge weights are data. The bits do not depend
+            on shards, threads or the form of the kernels.
 
         Raises:
             ShapeError: x has not one row per agent.

@@ -41,13 +41,13 @@ def infectious_days(
 ) -> float:
     r"""Expected infectiousness times days of one infected agent, in the discrete time of the simulation.
 
-    .. math:: D = dt \sum_{k \ge 1} g_k \Pr[\text{infectious } k \text{ steps after infection}]
+    .. math:: D = dt \sum_{k \ge 1} g_{\lfloor k \, dt \rfloor} \Pr[\text{infectious } k \text{ steps after infection}]
 
     Args:
         recovery_rate: Infectious to recovered, per day.
         dt: Length of a step in days.
         latent_rate: Exposed to infectious, per day; None for a model without latency.
-        infectiousness: (num_steps,) g by steps since infection; the last value holds from there on.
+        infectiousness: (num_days,) g by whole days since infection; the last value holds from there on.
     """
     stay = math.exp(-recovery_rate * dt)
     leave = 1.0 if latent_rate is None else -math.expm1(-latent_rate * dt)
@@ -57,7 +57,8 @@ def infectious_days(
     exposed, infectious = (1.0, 0.0) if latent_rate is not None else (0.0, 1.0)
     days, age = 0.0, 1
     while exposed + infectious > _TAIL:
-        days += infectious * infectiousness[min(age, len(infectiousness) - 1)]
+        day = math.floor(round(age * dt, 9))  # as the rule has it
+        days += infectious * infectiousness[min(day, len(infectiousness) - 1)]
         infectious = infectious * stay + exposed * leave
         exposed *= 1 - leave
         age += 1
@@ -119,7 +120,7 @@ def transmission_rate_for(
         recovery_rate: Per day.
         dt: Length of a step in days.
         latent_rate: Per day, or None.
-        infectiousness: By steps since infection.
+        infectiousness: By days since infection.
         susceptibility: By ten-year age group, or None.
         layer_weights: Factor by layer.
 

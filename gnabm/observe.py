@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from gnabm.agents import Agents, Stage
-from gnabm.errors import DataError, KindError, ShapeError
+from gnabm.errors import DataError, KindError, ShapeError, UnknownFieldError, nearest
 from gnabm.exchange import from_fixed, to_fixed, total
 from gnabm.messages import count_pairs, nonzero_rows
-from gnabm.model import Observable
+from gnabm.model import GROUPS, Observable
 from gnabm.shard import Shard
 
 
@@ -37,13 +37,25 @@ class Grouping:
 
     @staticmethod
     def of(shard: Shard, by: Sequence[str]) -> Grouping:
-        """The grouping by those labels that the population has."""
+        """The grouping by labels; of the default `GROUPS`, by those that the population has.
+
+        Raises:
+            UnknownFieldError: The population has no such label.
+        """
+        if isinstance(by, str):
+            raise KindError(f"by must be a tuple of labels, got the string {by!r}; write ({by!r},)")
+        labelled = [n for n, f in shard.fields.items() if f.categories is not None and n in shard.columns]
         dims, shape = [], []
         index = torch.zeros(shard.num_owned, dtype=torch.int32)
         for name in by:
             categories = shard.fields[name].categories if name in shard.fields else None
             if categories is None or name not in shard.columns:
-                continue
+                if tuple(by) == GROUPS:
+                    continue
+                raise UnknownFieldError(
+                    f"cannot group observables by {name!r}: no column of the population with categories; "
+                    f"{nearest(name, labelled)}"
+                )
             codes = shard.columns[name]
             if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < len(categories):
                 raise DataError(f"column {name!r} has codes outside its {len(categories)} categories")
@@ -82,7 +94,9 @@ class Observer:
         for observable, part, like in zip(self.observables, parts, likes, strict=True):
             grouping = self.groupings[observable.by]
             shape = (len(like.family), *grouping.shape) if isinstance(like, Stage) else grouping.shape
-            result[observable.name] = from_fixed(part, like.codes if isinstance(like, Stage) else like).reshape(shape)
+            if not isinstance(like, Stage) and like.dtype != torch.bool:  # these are counted, not summed
+                part = from_fixed(part, like)
+            result[observable.name] = part.reshape(shape)
         return result
 
     def _table(self, value: Tensor | Stage, grouping: Grouping) -> Tensor:

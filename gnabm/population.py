@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gnabm.agents import Field
 from gnabm.contacts import Array, Contacts
@@ -34,7 +35,7 @@ class Population:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that every column has a row per agent."""
+        """Check that every column has a row per agent; keys of a store are trusted, its builder made them distinct."""
         if self.num_agents < 1:
             raise DataError(f"a population needs at least one agent, got {self.num_agents}")
         if self.contacts.num_agents != self.num_agents:
@@ -43,9 +44,12 @@ class Population:
             if column.shape[0] != self.num_agents:
                 raise ShapeError(f"column {name!r} has {column.shape[0]} rows for {self.num_agents} agents")
         if "key" in self.columns:
-            key = np.asarray(self.columns["key"][:])
-            if key.dtype.kind not in "iu" or np.unique(key).size != key.size:
-                raise DataError("column 'key' must hold a different integer for each agent")
+            key = self.columns["key"]
+            if np.dtype(key.dtype).kind not in "iu" or (isinstance(key, np.ndarray) and not _distinct(key)):
+                raise DataError(
+                    "column 'key' must hold a different integer for each agent; drop or renumber the repeats, or leave "
+                    "the column out to take row numbers"
+                )
 
     @staticmethod
     def of(population: Population | Contacts) -> Population:
@@ -59,3 +63,7 @@ class Population:
         if name not in self.columns or name not in self.fields:
             return None
         return self.fields[name].categories
+
+
+def _distinct(key: NDArray[np.integer[Any]]) -> bool:
+    return bool((key[1:] > key[:-1]).all()) or np.unique(key).size == key.size

@@ -130,11 +130,17 @@ class Step:
             p = p.expand(num_rows)
         if p.shape != (num_rows,):
             raise ShapeError(f"{self.rule}: expected ({num_rows},) probabilities, got {tuple(p.shape)}")
-        if where is not None:
-            p = zero_where(where, p)
         state = self._stream(name)
         if torch.is_grad_enabled():
-            return self.estimator(state, self.agents.key, p)
+            drawn = self.estimator(state, self.agents.key, p)
+            if where is None:
+                return drawn
+            masked = drawn * where
+            # For Stage.move, which knows whose stage `where` stands for; whether it holds has no gradient.
+            masked.draw = (drawn, where.detach() != 0)  # type: ignore[attr-defined]
+            return masked
+        if where is not None:
+            p = zero_where(where, p)
         # The key of an agent is looked up, and hashed, only where the event is possible.
         at = nonzero_rows(p)
         keys = self.agents.everyone.key.index_select(0, at if self.agents.rows is None else self.agents.rows[at])
@@ -172,12 +178,13 @@ class SeedAtRandom(Rule):
         source: Stage to leave, such as S.
         target: Stage to enter, such as I.
         share: Probability, within [0, 1].
+        name: Name of the rule, to seed more than once.
     """
 
     reproducibility = "bit"
 
-    def __init__(self, source: StageName, target: StageName, share: float) -> None:
-        super().__init__()
+    def __init__(self, source: StageName, target: StageName, share: float, name: str | None = None) -> None:
+        super().__init__(name)
         if not 0 <= share <= 1:
             raise ConfigError(f"initial share must lie in [0, 1], got {share}; it is a share of agents, not a count")
         self.source, self.target = source, target
@@ -195,12 +202,13 @@ class SeedAgents(Rule):
         source: Stage to leave.
         target: Stage to enter.
         keys: Keys of the agents.
+        name: Name of the rule, to seed more than once.
     """
 
     reproducibility = "bit"
 
-    def __init__(self, source: StageName, target: StageName, keys: list[int]) -> None:
-        super().__init__()
+    def __init__(self, source: StageName, target: StageName, keys: list[int], name: str | None = None) -> None:
+        super().__init__(name)
         self.source, self.target = source, target
         self.seeds = torch.tensor(sorted({int(k) for k in keys}), dtype=torch.int64)
 

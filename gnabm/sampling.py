@@ -56,10 +56,10 @@ def estimator(name: str | None) -> Estimator:
 
 
 def zero_where(mask: Tensor, p: Tensor) -> Tensor:
-    """Probabilities set to 0 where an agent cannot have the event.
+    """Probabilities of a forward run set to 0 where an agent cannot have the event.
 
     Args:
-        mask: (n,) bool, or float flags that carry gradient.
+        mask: (n,) bool or number.
         p: (n,).
     """
-    return p * mask if mask.is_floating_point() else torch.where(mask, p, torch.zeros_like(p))
+    return torch.where(mask != 0, p, torch.zeros_like(p))

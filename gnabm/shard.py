@@ -322,6 +322,11 @@ def _localise_mixing(
 ) -> MixingShard:
     low, high = bounds[group.rank], bounds[group.rank + 1]
     num_groups = layer.matrix.shape[0]
+    if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < num_groups:
+        raise DataError(
+            f"layer {name!r}: rows {low}..{high - 1} hold groups {codes.min()}..{codes.max()}, outside "
+            f"0..{num_groups - 1}; rebuild the layer with the groups of its matrix"
+        )
     here = torch.from_numpy(np.bincount(codes, minlength=num_groups).astype(np.int64))
     counts = torch.stack(group.all_to_all([here] * group.size))
     first = torch.zeros(group.size + 1, num_groups, dtype=torch.int64)

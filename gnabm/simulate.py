@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from datetime import date, datetime
 
 import numpy as np
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from gnabm.agents import Agents, Column, Stage
 from gnabm.contacts import Contacts
-from gnabm.errors import DataError, KindError, UnknownFieldError, nearest
+from gnabm.errors import DataError, KindError, ShapeError, UnknownFieldError, nearest
 from gnabm.memory import keep_heap
-from gnabm.merge import Change, collect, merge
+from gnabm.merge import Change, Mask, collect, merge
 from gnabm.messages import nonzero_rows
 from gnabm.mixing import MixingTables
 from gnabm.model import Model
@@ -60,8 +60,12 @@ class Simulation:
             raise DataError(f"messages must be 'auto', 'push' or 'pull', got {messages!r}")
         if messages == "push" and gradient is not None:
             raise DataError("messages='push' has no gradient; use 'auto' or 'pull' in a differentiable run")
-        if not dt > 0:
+        if not 0 < dt < float("inf"):
             raise DataError(f"dt must be a positive number of days, got {dt}")
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+            raise KindError(f"seed must be an integer, got {seed!r}")
+        if start is not None and (not isinstance(start, date) or isinstance(start, datetime)):
+            raise KindError(f"start must be a datetime.date, got {start!r}; a step's time of day follows from dt")
         self.model, self.shard, self.seed, self.dt, self.messages = (
             model,
             shard,
@@ -91,7 +95,7 @@ class Simulation:
         self.index = 0
 
     def _mode(self) -> AbstractContextManager[object]:
-        return nullcontext() if self.differentiable else torch.no_grad()
+        return torch.enable_grad() if self.differentiable else torch.no_grad()
 
     def advance(self) -> Mapping[str, Tensor]:
         """Make one step; returns its observables, the same on every shard."""
@@ -102,6 +106,18 @@ class Simulation:
             self.observed = self.observer(before, self.agents)
         self.index += 1
         return self.observed
+
+    def _possible(self, rule: Rule, agents: Agents) -> Tensor | None:
+        """(num_owned,) bool of the agents that a rule can change, or None for all."""
+        flags = rule.where(agents)
+        if flags is None or (flags.shape == (self.shard.num_owned,) and flags.dtype == torch.bool):
+            return flags
+        if flags.shape != (self.shard.num_owned,) or not flags.is_floating_point():
+            raise ShapeError(
+                f"where of rule {rule.name!r} must be flags ({self.shard.num_owned},) of bool or float, got "
+                f"{tuple(flags.shape)} {flags.dtype}; return a mask over all agents, not rows"
+            )
+        return flags.detach() != 0  # who can change is no differentiable question
 
     def _phase(self, rules: Sequence[Rule]) -> None:
         neighbours = Neighbours(self.shard, self.seed, self.index, self.dt, self.messages, self.tables)
@@ -114,18 +130,28 @@ class Simulation:
         self.agents = self.agents.replace(merged)
 
     def _apply(self, rule: Rule, neighbours: Neighbours) -> dict[str, Change]:
-        flags = rule.where(self.agents)
         rows = mask = None
-        if flags is not None:
-            possible = flags.detach() != 0 if flags.is_floating_point() else flags  # who can change is not learned
-            mask = possible if self.differentiable else None
-            rows = None if self.differentiable else nonzero_rows(possible)
+        possible = self._possible(rule, self.agents)
+        if possible is not None and self.differentiable:
+            structural = self._possible(rule, self.agents.with_open_stages())
+            assert structural is not None
+            mask = Mask(possible, structural | possible)
+        elif possible is not None:
+            rows = nonzero_rows(possible)
+        before = self.agents.versions()
         shown = self.agents if rows is None else self.agents.only(rows)
         step = Step(
             self.index, self.dt, self.seed, {} if self.index < 0 else self.observed, self.start, rule.name,
             shown, self.estimator, self.shard.group,
         )  # fmt: skip
-        changes = collect(rule, rule(shown, neighbours.only(rows), step), shown, mask)
+        returned = rule(shown, neighbours.only(rows), step)
+        for part, (name, tensor, version) in {**self.agents.versions(), **shown.versions()}.items():
+            if version != (before[part][2] if part in before and before[part][1] is tensor else 0):
+                raise KindError(
+                    f"rule {rule.name!r} wrote in place into {name!r} or a mask of it, which other rules read too; "
+                    "make a new tensor (x = x + 1, mask = mask & other) and return what changed"
+                )
+        changes = collect(rule, returned, shown, mask)
         if self.tap is not None:
             keys: Tensor = self.agents.key
             for name, change in changes.items():
@@ -176,12 +202,13 @@ def simulate(
             observed[name].append(value)
         for name in record:
             fields[name].append(as_numpy(run.agents.columns[name]))
-    schema = Schema.of(model, shard, dt=dt, start=start, record=record)
+    schema = Schema.of(model, shard, observed=run.observed, dt=dt, start=start, record=record)
     return Trajectory(
         schema,
         {name: _stack(values, schema.shape(name)) for name, values in observed.items()},
         {name: np.stack(v) if v else np.empty((0, shard.num_owned), np.uint8) for name, v in fields.items()},
         run.agents,
+        num_steps=steps,
     )
 
 

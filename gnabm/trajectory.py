@@ -32,6 +32,7 @@ class Schema:
 
     Args:
         dims: Dims of each observable after time.
+        dtypes: Type of each observable.
         labels: Names along each dim.
         record: Recorded state fields with their dtype.
         attributes: Unit and meaning of each variable.
@@ -42,6 +43,7 @@ class Schema:
     """
 
     dims: Mapping[str, tuple[str, ...]]
+    dtypes: Mapping[str, str]
     labels: Mapping[str, tuple[str, ...]]
     record: Mapping[str, str]
     attributes: Mapping[str, Mapping[str, Any]]
@@ -55,12 +57,23 @@ class Schema:
         model: Model,
         shard: Shard,
         *,
+        observed: Mapping[str, Tensor],
         dt: float,
         start: date | None,
         record: Sequence[str],
         block: int = 0,
     ) -> Schema:
-        """Schema of a model's run on the population of a shard."""
+        """Schema of a model's run on the population of a shard.
+
+        Args:
+            model: The model.
+            shard: A shard of the population.
+            observed: Observables of the initial state, or of any step, for their types.
+            dt: Days per step.
+            start: Date of step 0, or None.
+            record: Recorded state fields.
+            block: Rows per chunk of a field over agents; 0 for one chunk.
+        """
         dims: dict[str, tuple[str, ...]] = {}
         labels: dict[str, tuple[str, ...]] = {}
         attributes: dict[str, Mapping[str, Any]] = {}
@@ -72,10 +85,11 @@ class Schema:
             if observable.counts is not None:
                 dims[observable.name] = (observable.counts, *grouping.dims)
                 labels[observable.counts] = model.fields()[observable.counts].categories or ()
-        dtypes = {}
+        dtypes = {n: "float64" if v.is_floating_point() else "int64" for n, v in observed.items()}
+        recorded = {}
         for name in record:
             kind = model.state[name]
-            dtypes[name] = "uint8" if isinstance(kind, Stages) else str(kind.dtype).removeprefix("torch.")
+            recorded[name] = "uint8" if isinstance(kind, Stages) else str(kind.dtype).removeprefix("torch.")
             attributes[name] = {"long_name": model.fields()[name].meaning, "units": model.fields()[name].unit}
             if isinstance(kind, Stages):
                 attributes[name] = {
@@ -84,7 +98,7 @@ class Schema:
                     "flag_meanings": " ".join(kind.names),
                 }
         total = shard.bounds[-1]
-        return Schema(dims, labels, dtypes, attributes, total, block or total, dt, start)
+        return Schema(dims, dtypes, labels, recorded, attributes, total, block or total, dt, start)
 
     def label_name(self, dim: str) -> str:
         """Name of the variable that holds the labels of a dim.
@@ -116,6 +130,8 @@ class Trajectory:
         observed: (time, ...) by name; in a differentiable run these carry the gradient.
         fields: (time, agent) recorded state fields by name, at the end of each step.
         agents: The agents at the end.
+        attributes: Attributes of the dataset.
+        num_steps: Number of steps, or None when an observable or a field tells it.
     """
 
     schema: Schema
@@ -123,6 +139,15 @@ class Trajectory:
     fields: Mapping[str, np.ndarray]
     agents: Agents
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    num_steps: int | None = None
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        if self.num_steps is not None:
+            return self.num_steps
+        known = [*(v.shape[0] for v in self.observed.values()), *(v.shape[0] for v in self.fields.values())]
+        return known[0] if known else 0
 
     def to_xarray(self) -> xr.Dataset:
         """The trajectory as a dataset with only the dims that exist.
@@ -131,8 +156,7 @@ class Trajectory:
             `stage_count` (time, stage, region, age_group) and `incidence` (time, region, age_group) as far as the
             population has regions and ages: agents at the end of each step, new infections within it.
         """
-        steps = next((v.shape[0] for v in self.observed.values()), 0)
-        time, attributes = self.schema.time(steps)
+        time, attributes = self.schema.time(self.steps)
         data: dict[str, Any] = {
             name: (("time", *self.schema.dims[name]), value.detach().numpy(), self.schema.attributes[name])
             for name, value in self.observed.items()  # a dataset is data: the gradient stays in `observed`
@@ -160,11 +184,10 @@ class Trajectory:
         store = TrajectoryStore.create(
             Path(path), self.schema, keys=keys.numpy(), attributes=self.attributes, overwrite=overwrite
         )
-        steps = next((v.shape[0] for v in self.observed.values()), 0)
-        store.grow(steps)
+        store.grow(self.steps)
         for name, values in self.fields.items():
             store.write_field(name, 0, 0, values)
-        store.append({n: v.detach() for n, v in self.observed.items()})  # what is stored is data
+        store.append({n: v.detach() for n, v in self.observed.items()}, self.steps)  # what is stored is data
         store.finish("complete")
         return Path(path)
 
@@ -182,7 +205,7 @@ class TrajectoryStore:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.root = zarr.open_group(str(path), mode="r+", use_consolidated=False)
-        self.steps = self._array("time").shape[0]
+        self.steps = self.grown = self._array("time").shape[0]
 
     def _array(self, name: str) -> zarr.Array[Any]:
         array = self.root[name]
@@ -227,13 +250,12 @@ class TrajectoryStore:
             array[:] = np.array(labels, dtype=object)
         for name in schema.dims:
             shape = schema.shape(name)
-            kind = "float64" if schema.attributes[name].get("units") != "agents" else "int64"
             _array(
                 root,
                 name,
                 shape,
                 (256, *shape[1:]),
-                kind,
+                schema.dtypes[name],
                 ("time", *schema.dims[name]),
                 schema.attributes[name],
             )
@@ -264,6 +286,7 @@ class TrajectoryStore:
 
     def grow(self, steps: int) -> None:
         """Make room in the fields over agents for steps that their owners will write now."""
+        self.grown = steps
         for _, array in self.root.arrays():
             if _dims(array) == ("time", "agent"):
                 array.resize((steps, array.shape[1]))
@@ -281,18 +304,18 @@ class TrajectoryStore:
             step : step + values.shape[0], row : row + values.shape[1]
         ] = values
 
-    def append(self, observed: Mapping[str, Tensor]) -> None:
+    def append(self, observed: Mapping[str, Tensor], steps: int | None = None) -> None:
         """Append steps to the observables, then to the time axis.
 
         Args:
             observed: (num_steps, ...) by name.
+            steps: Number of steps, or None: those of the observables, and without any as far as `grow` made room.
         """
-        added = next((v.shape[0] for v in observed.values()), 0)
-        end = self.steps + added
+        if steps is None:
+            steps = next((v.shape[0] for v in observed.values()), max(self.grown - self.steps, 0))
+        end = self.steps + steps
         for name, value in observed.items():
             array = self._array(name)
-            if array.dtype.kind == "i" and value.is_floating_point() and not bool((value == value.round()).all()):
-                raise StoreError(f"observable {name!r} counts agents but is no whole number; give it another unit=")
             array.resize((end, *array.shape[1:]))
             array[self.steps : end] = value.numpy()
         time = self._array("time")

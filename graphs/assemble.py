@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphs.areas import area_positions
+from graphs.age_groups import FIELD, age_group
 from graphs.country import Plan
 from graphs.mixing import NUM_GROUPS, activity_group, reciprocal, setting_mean, visit_contacts
 from graphs.people import People
@@ -19,7 +19,6 @@ from graphs.work import Sites
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
-AGE_GROUPS = (*(f"{10 * decade}-{10 * decade + 9}" for decade in range(8)), "80+")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def assemble(plan: Plan, people: list[People], schools: list[Schools], sites: li
     columns = {
         "age": age,
         "region": region,
-        "age_group": np.minimum(age // 10, len(AGE_GROUPS) - 1).astype(np.uint8),
+        "age_group": age_group(age),
         "area": area,
     }
     layers: dict[str, dict[str, Array]] = {
@@ -106,7 +105,6 @@ def _community(plan: Plan, age: NDArray[np.uint8], area: NDArray[np.int32]) -> d
         "area_start": np.searchsorted(area, np.arange(num_areas + 1)).astype(np.int64),
         "area_region": np.repeat(np.arange(len(plan.num_areas), dtype=np.int64), plan.num_areas),
         "counts": counts,
-        "area_position": np.concatenate([area_positions(int(n)) for n in plan.num_areas]),
     }
 
 
@@ -156,6 +154,6 @@ def _fields(country: Country) -> list[dict[str, Any]]:
     return [
         {"name": "age", "meaning": "age; 100 stands for 100 and older", "unit": "years"},
         {"name": "region", "meaning": "region of residence", "categories": list(country.regions)},
-        {"name": "age_group", "meaning": "ten-year age group", "categories": list(AGE_GROUPS)},
+        {"name": FIELD.name, "meaning": FIELD.meaning, "categories": list(FIELD.categories or ())},
         {"name": "area", "meaning": "area of about 20,000 people (synthetic)"},
     ]

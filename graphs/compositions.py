@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from gnabm.errors import DataError
 from graphs.sources import NUM_BANDS, Country
 
 Floats = NDArray[np.float64]
@@ -104,6 +105,9 @@ def fit(country: Country) -> Compositions:
 
     The sums run through einsum rather than BLAS, so that the result has the same bits for any number of
     threads.
+
+    Raises:
+        DataError: The tables contradict each other so that the optimiser does not converge.
     """
     people = enumerate_people()
     size = people.sum(axis=1)
@@ -143,17 +147,10 @@ def fit(country: Country) -> Compositions:
         method="trust-exact",
         options={"gtol": 1e-9, "maxiter": 200},
     )
+    if not found.success:
+        raise DataError(
+            f"{country.name}: no household weights meet the tables (the optimiser stopped after {found.nit} steps: "
+            f"{found.message}); check household_size, age_5yr and household_comembers against each other"
+        )
     weight, _ = weights(found.x)
     return Compositions(people=people, size=size, weight=weight)
-
-
-def comembers(people: NDArray[np.int64], count: Floats | NDArray[np.int64]) -> Floats:
-    """(8, 8) mean co-members, row = participant, of `count` households of each composition.
-
-    Args:
-        people: (C, 8) people of each band.
-        count: (C,) households.
-    """
-    total = np.einsum("c,cb->b", count, people).astype(np.float64)
-    meetings = np.einsum("c,ca,cb->ab", count, people, people).astype(np.float64) - np.diag(total)
-    return np.asarray(meetings / np.where(total > 0, total, 1.0)[:, None])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnabm.contacts import Mixing, Places
+from gnabm.contacts import Places
 from gnabm.errors import UnknownFieldError
 from gnabm.population import Population
 from graphs.meetings import column, mean_by_group, meetings
@@ -138,9 +138,3 @@ def _contacts(population: Population) -> dict[str, Any]:
             matrices[layer.setting] += total[name] / people
         result["contact_matrix"] = {setting: matrix.tolist() for setting, matrix in matrices.items()}
     return result
-
-
-def is_reciprocal(layer: Mixing, tolerance: float = 1e-9) -> bool:
-    """Whether contacts made equal contacts received between all groups of a mixing layer."""
-    made = layer.matrix * layer.counts.sum(axis=0)[:, None]
-    return bool(np.abs(made - made.T).max() <= tolerance * max(1.0, float(made.max())))

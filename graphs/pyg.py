@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from gnabm.agents import Field
 from gnabm.contacts import Contacts
-from gnabm.errors import GnabmError, KindError, ShapeError
+from gnabm.errors import DataError, GnabmError, KindError, ShapeError
 from gnabm.population import Population
-from graphs.store import block_size
+from graphs.age_groups import FIELD, age_group
+
+_MAX_AGE = 255
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -22,7 +25,7 @@ def from_pyg(data: Data) -> Population:
 
     Edges run from `edge_index[0]` to `edge_index[1]`; `edge_weight`, or `edge_attr` of one feature, is the
     weight in contacts per day. Every tensor with a row per node becomes a column; one of F features, columns
-    NAME_0, NAME_1...
+    NAME_0, NAME_1... A column `age` is in years, and gives `age_group` where there is none.
 
     Args:
         data: `edge_index` (2, num_edges) int64 and `num_nodes` or a node tensor.
@@ -30,7 +33,7 @@ def from_pyg(data: Data) -> Population:
     Raises:
         KindError: data is no `torch_geometric.data.Data`, or does not say how many nodes it has.
         ShapeError: edge_index or the edge features have another shape.
-        DataError: an id out of range, a self-loop, a duplicate or a bad weight.
+        DataError: an id out of range, a self-loop, a duplicate, a bad weight, or ages that are no years.
     """
     from torch_geometric.data import Data
 
@@ -57,7 +60,22 @@ def from_pyg(data: Data) -> Population:
         for number in range(flat.shape[1]):
             columns[name if single else f"{name}_{number}"] = flat[:, number].contiguous().numpy()
     fields = {name: Field(name, f"{name} of the node") for name in columns}
-    return Population(num_agents, columns, contacts, fields, block_size(num_agents))
+    if "age" in columns:
+        columns["age"], fields["age"] = _years(columns["age"]), Field("age", "age", "years")
+        if "age_group" not in columns:
+            columns["age_group"], fields["age_group"] = age_group(columns["age"]), FIELD
+    return Population(num_agents, columns, contacts, fields)
+
+
+def _years(age: NDArray[Any]) -> NDArray[np.uint8]:
+    """(n,) uint8 whole years."""
+    bad = np.flatnonzero(~((age >= 0) & (age <= _MAX_AGE)))
+    if bad.size:
+        raise DataError(
+            f"data.age[{bad[0]}] is {age[bad[0]]} ({bad.size} such nodes); age must be 0 to {_MAX_AGE} years, give the "
+            "tensor another name if it holds something else"
+        )
+    return age.astype(np.uint8)
 
 
 def _has_node_rows(data: Data, name: str) -> bool:

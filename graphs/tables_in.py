@@ -20,7 +20,7 @@ from gnabm.agents import Field
 from gnabm.contacts import Contacts
 from gnabm.errors import DataError, GnabmError, KindError, UnknownFieldError, nearest
 from gnabm.population import Population
-from graphs.store import block_size
+from graphs.age_groups import FIELD, age_group, ordered
 
 _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": lambda path: pd.read_csv(path),
@@ -101,7 +101,7 @@ def from_tables(edges: pd.DataFrame, agents: pd.DataFrame | None = None) -> Popu
             raise type(error)(f"{_file(edges)}, layer {name!r}: {error}") from error
         contacts = layer if contacts is None else contacts | layer
     assert contacts is not None
-    return Population(num_agents, columns, contacts, fields, block_size(num_agents))
+    return Population(num_agents, columns, contacts, fields)
 
 
 def _layers(edges: pd.DataFrame) -> list[tuple[str, NDArray[np.int64]]]:
@@ -213,16 +213,16 @@ def _columns(table: pd.DataFrame) -> tuple[dict[str, NDArray[Any]], dict[str, Fi
             columns[name] = values.to_numpy()
             fields[name] = Field(name, "identity of the agent" if name == "key" else name)
         else:
-            codes, names = pd.factorize(values.astype(str), sort=True)
+            text = values.astype(str)
+            names = ordered(list(text.unique())) if name == "age_group" else sorted(text.unique())
+            codes = pd.Categorical(text, names).codes
             width = np.uint8 if len(names) <= _CODES else np.int32
             columns[name] = codes.astype(width)
-            fields[name] = Field(name, name, categories=tuple(str(entry) for entry in names))
+            fields[name] = Field(name, name, categories=tuple(names))
     if "age" in columns:
         fields["age"] = Field("age", "age", "years")
         if "age_group" not in columns:
-            columns["age_group"] = np.minimum(columns["age"] // 10, 8).astype(np.uint8)
-            decades = (*(f"{10 * decade}-{10 * decade + 9}" for decade in range(8)), "80+")
-            fields["age_group"] = Field("age_group", "ten-year age group", categories=decades)
+            columns["age_group"], fields["age_group"] = age_group(columns["age"]), FIELD
     return columns, fields
 
 

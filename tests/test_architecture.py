@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # A module imports from its own group and from those before it, never from one after it.
 ORDER = """
     errors units memory writers random messages exchange local
-    < agents contacts population < shard mixing neighbours sampling < rule < intervention
+    < agents checks contacts population < shard mixing neighbours sampling < rule < intervention
     < merge model observe trajectory < simulate < models nextgen calibrate sensitivity neural
     < __init__ < testing config report < cli __main__ < graphs < cluster
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,12 +65,18 @@ def _trajectory_figures(path: Path) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "status": str(dataset.attrs.get("status", "unknown")),
         "dims": {str(name): int(size) for name, size in dataset.sizes.items()},
-        "variables": {str(name): [str(d) for d in array.dims] for name, array in dataset.data_vars.items()},
+        "variables": {
+            str(name): [str(d) for d in array.dims]
+            for name, array in dataset.variables.items()
+            if name in dataset.data_vars
+            or ("time" in array.dims and name != "time")  # a recorded stage is a coordinate
+        },
     }
     if steps:
         summary = Summary.of(dataset)
         figures |= summary.headline()
-        figures["time"] = [str(summary.time[0]), str(summary.time[-1])]
+        ends = summary.time[0], summary.time[-1]
+        figures["time"] = [at.isoformat() if isinstance(at, date) else str(at) for at in ends]
         figures["stages_at_the_end"] = dict(zip(summary.stages, summary.stage_count[-1].tolist(), strict=True))
         for name, group in summary.groups.items():
             figures[f"infections_by_{name}"] = dict(zip(group.names, group.incidence.sum(0).tolist(), strict=True))

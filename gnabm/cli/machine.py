@@ -11,17 +11,26 @@ from typing import Any
 import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
+_GROUPS = (
+    ("", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Folder, limit, use and reclaimable cache in control groups of version 2 and 1."""
 
 
 def available_memory() -> int:
     """Bytes of memory that this process can still take: of the machine, or of its container if that is less."""
     free = int(psutil.virtual_memory().available)
-    try:
-        limit = int((_CGROUP / "memory.max").read_text())
-        used = int((_CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):  # no container, or one without a limit ("max")
-        return free
-    return max(0, min(free, limit - used))
+    for folder, limit, used, cache in _GROUPS:
+        try:
+            most = int((_CGROUP / folder / limit).read_text())
+            taken = int((_CGROUP / folder / used).read_text())
+            stat = dict(line.split() for line in (_CGROUP / folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):  # no container of this version, or one without a limit ("max")
+            continue
+        # The cache of files counts as used, but the kernel gives it up before anything is refused.
+        free = min(free, max(0, most - taken + int(stat.get(cache, 0))))
+    return free
 
 
 def available_disk(folder: Path) -> int:

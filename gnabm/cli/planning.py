@@ -27,6 +27,8 @@ def show_plan(plan: Mapping[str, Any], memory: int, disk: int) -> None:
     needs.add_row("steps", f"{plan['steps']:,}")
     needs.add_row("shards", f"{len(shards)}, the largest has {plan['balance']:.3f} x the mean work")
     needs.add_row("memory", f"about {in_bytes(plan['memory'])} at the peak, {in_bytes(memory)} free")
+    if plan["driver"]:
+        needs.add_row("", f"of which {in_bytes(plan['driver'])} for the driver and Ray")
     recorded = ", ".join(plan["record"]) or "no field"
     needs.add_row(
         "disk", f"up to {in_bytes(plan['disk'])} before compression ({recorded} recorded), {in_bytes(disk)} free"

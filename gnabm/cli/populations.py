@@ -104,33 +104,40 @@ def refuse_assumed(tables: Iterable[Mapping[str, Any]], *, strict: bool) -> None
     if strict and assumed:
         lines = [f"{table['name']} is assumed: {table.get('note') or table.get('source')}" for table in assumed]
         raise ConfigError(
-            f"--strict refuses {len(assumed)} assumed tables; run without --strict, or replace them by measured ones:",
+            f"--strict refuses {len(assumed)} assumed tables; run without --strict to use them:",
             *lines,
         )
 
 
 def _check_country(who: Country, *, strict: bool) -> dict[str, Any]:
-    """What `graphs` needs to build a country, after the checks that cost nothing."""
+    """What `graphs` needs to build a country, after the tables are checked."""
     from graphs.building import resolve
     from graphs.sources import load_country
 
     asked = {"country": who.country, "num_agents": who.num_agents, "seed": who.seed}
     wanted: dict[str, Any] = resolve(asked).as_dict()
     refuse_assumed(load_country(wanted["country"]).tables, strict=strict)
+    return wanted
+
+
+def _check_memory(wanted: Mapping[str, Any]) -> None:
+    """Refuse a build that memory cannot hold."""
     need, have = wanted["num_agents"] * BUILD_BYTES_PER_AGENT, available_memory()
     if need > have:
         raise CapacityError(
             f"population.num_agents: building {wanted['num_agents']:,} agents needs about {in_bytes(need)} of memory, "
             f"{in_bytes(have)} are free: {in_bytes(need - have)} too much; lower population.num_agents"
         )
-    return wanted
 
 
 def _ensure(who: Country, *, strict: bool) -> Path:
     """The store of a country in the cache, built if it is not there."""
     from graphs import ensure
+    from graphs.building import content_hash
 
     wanted, cache, screen = _check_country(who, strict=strict), cache_folder(), console()
+    if not any(cache.glob(f"*-{content_hash(wanted)[:16]}.zarr")):
+        _check_memory(wanted)
     cache.mkdir(parents=True, exist_ok=True)
     before = {entry.name for entry in cache.iterdir()}
     text = f"contact graph of {wanted['country']}, {wanted['num_agents']:,} agents"
@@ -183,6 +190,7 @@ def build_population(source: str, overrides: Sequence[str], out: Path | None, *,
         _, store, population = open_population(config, strict=strict)
     else:
         wanted, screen = _check_country(who, strict=strict), console()
+        _check_memory(wanted)
         target = _vacant(out, overwrite=overwrite)
         text = f"building {wanted['country']}, {wanted['num_agents']:,} agents"
         with _busy(screen, text), _telling_of_space(out, "--out"):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from datetime import time as clock_time
 from types import TracebackType
 
 from rich.console import Console
@@ -23,10 +24,13 @@ class Watch:
         config: The run.
         num_agents: Number of agents.
         screen: Where to show it.
+        on_first: Called once when the first step is done.
     """
 
-    def __init__(self, config: Config, num_agents: int, screen: Console) -> None:
-        self.run, self.num_agents, self.screen = config.run, num_agents, screen
+    def __init__(
+        self, config: Config, num_agents: int, screen: Console, on_first: Callable[[], None] = lambda: None
+    ) -> None:
+        self.run, self.num_agents, self.screen, self.on_first = config.run, num_agents, screen, on_first
         self.done = 0
         self.began = self.last = time.perf_counter()
         self.progress: Progress | None = None
@@ -64,6 +68,7 @@ class Watch:
         now = time.perf_counter()
         self.done += 1
         if self.done == 1:
+            self.on_first()
             self.began, self.last = now, now  # the first step compiles kernels and would spoil the rate
         if self.progress is not None:
             self.progress.update(self.task, completed=self.done, description=self.line(now, observed))
@@ -78,7 +83,8 @@ class Watch:
         width = len(f"{self.run.steps:,}")
         parts = [f"{'day' if self.run.dt == 1 else 'step'} {self.done:>{width},}/{self.run.steps:,}"]
         if self.run.start is not None:
-            parts.append((self.run.start + timedelta(days=self.run.dt * (self.done - 1))).isoformat())
+            at = datetime.combine(self.run.start, clock_time()) + timedelta(days=self.run.dt * (self.done - 1))
+            parts.append(f"{at:%Y-%m-%d}" if float(self.run.dt).is_integer() else f"{at:%Y-%m-%d %H:%M}")
         timed = self.done - 1
         if timed and now > self.began:
             each = (now - self.began) / timed

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import yaml
 from rich.table import Table
 
+from gnabm.cli.earlier import EarlierRun
 from gnabm.cli.failures import Interrupted, Started, console, results
 from gnabm.cli.machine import available_disk, available_memory, describe, in_bytes
 from gnabm.cli.planning import show_plan
@@ -55,7 +55,10 @@ def _plan(ready: Ready) -> Any:  # noqa: ANN401
     from cluster.plan import plan
 
     run = ready.config.run
-    return plan(ready.population, ready.model, shards=run.shards, steps=run.steps, record=ready.config.record.fields)
+    return plan(
+        ready.population, ready.model, shards=run.shards, steps=run.steps, record=ready.config.record.fields,
+        transport=run.transport,
+    )  # fmt: skip
 
 
 def _memory() -> int | None:
@@ -93,21 +96,22 @@ def run_config(source: str, overrides: Sequence[str], out: Path | None, *, overw
     _refuse_existing(folder, overwrite=overwrite)
     ready = prepare(config, strict=strict)
     _check_room(ready, folder)
-    made = not folder.exists()
-    watch = Watch(ready.config, ready.population.num_agents, console())
+    earlier = EarlierRun(folder, (CONFIG, TRAJECTORY, REPORT))
+    watch = Watch(ready.config, ready.population.num_agents, console(), on_first=earlier.discard)
     try:
-        _start_folder(folder, ready.config)
+        earlier.set_aside()
+        _write_config(folder, ready.config)
         result = _simulate(ready, folder, watch)
+        if result.status == "interrupted":
+            raise KeyboardInterrupt
     except BaseException as error:
-        if watch.done == 0 and made:
-            shutil.rmtree(folder, ignore_errors=True)  # nothing was simulated, so nothing stays
+        if watch.done == 0:
+            earlier.restore()  # nothing was simulated, so all is as it was
         if isinstance(error, KeyboardInterrupt):
             raise _interrupted(folder, watch) from error
         if watch.done and isinstance(error, GnabmError):
             raise Started(str(error)) from error
         raise
-    if result.status == "interrupted":
-        raise _interrupted(folder, watch)
     _show_result(result, ready, folder)
 
 
@@ -127,12 +131,7 @@ def _refuse_existing(folder: Path, *, overwrite: bool) -> None:
         raise OutputExistsError(f"{folder} {what}; {cure}")
 
 
-def _start_folder(folder: Path, config: Config) -> None:
-    """Make the folder with its config; of what is there only an earlier run's own files are replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder / TRAJECTORY, ignore_errors=True)
-    for name in (CONFIG, REPORT):
-        (folder / name).unlink(missing_ok=True)
+def _write_config(folder: Path, config: Config) -> None:
     partial = folder / f".{CONFIG}.partial"
     try:
         text = yaml.safe_dump(

@@ -15,6 +15,8 @@ from gnabm.model import Model
 from gnabm.nextgen import transmission_rate_for
 from gnabm.population import Population
 
+AGE_GROUPS = (*(f"{10 * decade}-{10 * decade + 9}" for decade in range(8)), "80+")
+"""The ten-year age groups that parameters by age refer to."""
 Matrices = Callable[[Population], Mapping[str, NDArray[Any]]]
 """Mean contacts per day by layer and five-year age, (16, 16) each, row = participant."""
 
@@ -50,6 +52,12 @@ def model_parameters(
         groups = population.categories("age_group")
         if groups is None:
             raise ConfigError("parameters.susceptibility is by age, but the population has no ages; add a column age")
+        if groups != AGE_GROUPS:
+            raise ConfigError(
+                f"parameters.susceptibility is by the ten-year ages {', '.join(AGE_GROUPS)}, but age_group of the "
+                f"population has {', '.join(groups) or 'no categories'}; give the agents an integer column age (in "
+                "years), from which the groups are made"
+            )
         if len(groups) != len(susceptibility):
             raise ConfigError(
                 f"parameters.susceptibility has {len(susceptibility)} values for the {len(groups)} age groups "

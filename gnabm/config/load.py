@@ -25,6 +25,8 @@ class _Loader(yaml.SafeLoader):
         """Build a mapping."""
         seen: set[object] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # a list or mapping as a key is refused below
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} stands here twice", key.start_mark
@@ -84,12 +86,12 @@ def _read(path: Path) -> tuple[str, str, Path]:
 def _parse(text: str, where: str) -> Any:  # noqa: ANN401
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2022-02-30
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
         lines = text.splitlines()
         shown = f": {lines[mark.line].strip()!r}" if mark is not None and mark.line < len(lines) else ""
-        reason = getattr(error, "problem", None) or "not readable"
+        reason = getattr(error, "problem", None) or str(error) or "not readable"
         raise ConfigError(
             f"{where}{line}: this is no YAML, {reason}{shown}; check indentation, quotes and brackets there"
         ) from error

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gnabm.agents import Agents, Column, StageName, Stages
-from gnabm.errors import DataError
+from gnabm.errors import ConfigError, DataError
 from gnabm.model import Leavers, Model, Observable, State, count_by_stage
 from gnabm.neighbours import Neighbours
 from gnabm.rule import Rule, SeedAgents, SeedAtRandom, Step
@@ -100,12 +101,12 @@ class InfectByAge(Rule):
 
     .. math:: \lambda_i = \beta \, \sigma(a_i) \sum_l v_l \sum_{j \to i} w^l_{ji} \, g(\tau_j) \, [j \in I]
 
-    with tau the steps since infection.
+    with tau the whole days since infection, whatever the length of a step.
 
     Args:
         transmission_rate: beta, infections per contact.
         susceptibility: (num_age_groups,) sigma by ten-year age, or None for 1.
-        profile: (num_steps,) g by steps since infection; its last value holds from there on.
+        profile: (num_days,) g by days since infection; its last value holds from there on.
         layer_weights: v by name of layer, 1 where absent.
     """
 
@@ -137,8 +138,8 @@ class InfectByAge(Rule):
         """Move the newly infected and note the step."""
         susceptible, exposed, infectious, _ = self.stages
         everyone = agents.everyone
-        age = (step.index - everyone.infected_on).clamp(0, self.profile.shape[0] - 1)
-        sent = self.profile.index_select(0, age) * everyone.stage.is_(infectious)
+        day = _days(step.index - everyone.infected_on, step.dt, self.profile.shape[0] - 1)
+        sent = self.profile.index_select(0, day) * everyone.stage.is_(infectious)
         hazard = self.transmission_rate * contacts.sum_neighbours(sent, dict(self.layer_weights))
         if self.susceptibility is not None:
             hazard = hazard * self.susceptibility.index_select(0, agents.age_group.to(torch.int32))
@@ -146,6 +147,15 @@ class InfectByAge(Rule):
         stage = agents.stage.move(susceptible, exposed, newly)
         infected_on = torch.where(newly != 0, step.index, agents.infected_on)
         return {"stage": stage, "infected_on": infected_on.to(torch.int32)}
+
+
+def _days(steps: Tensor, dt: float, last: int) -> Tensor:
+    """Whole days within [0, last] in a number of steps (n,) int32."""
+    if dt == 1:
+        return steps.clamp(0, last)
+    # Rounded before the floor: ten steps of 0.7 days are 7 days, though their product is just below.
+    days = torch.round(steps.to(torch.float64) * dt, decimals=9).floor()
+    return days.clamp(0, last).to(torch.int32)
 
 
 def _positive(values: Sequence[float], name: str) -> Tensor:
@@ -159,6 +169,13 @@ def _positive(values: Sequence[float], name: str) -> Tensor:
 
 
 def _seeds(susceptible: StageName, infected: StageName, initial_infected: float | Sequence[int]) -> Rule:
+    if isinstance(initial_infected, (Tensor, np.ndarray, np.generic)) and initial_infected.ndim == 0:
+        initial_infected = initial_infected.item()
+    if isinstance(initial_infected, int) and (isinstance(initial_infected, bool) or initial_infected != 0):
+        raise ConfigError(
+            f"initial_infected={initial_infected} is neither a share nor a list of keys; give the share of agents as a "
+            "float such as 0.001, or the keys of those infected such as [0]"
+        )
     if isinstance(initial_infected, (int, float)):
         return SeedAtRandom(susceptible, infected, float(initial_infected))
     return SeedAgents(susceptible, infected, list(initial_infected))
@@ -180,7 +197,7 @@ def sir(transmission_rate: float, recovery_rate: float, initial_infected: float 
     Args:
         transmission_rate: Infections per contact.
         recovery_rate: Per day.
-        initial_infected: Probability that an agent starts infectious, or the keys of those who do.
+        initial_infected: Probability that an agent starts infectious (a float), or the keys of those who do.
 
     Reference:
         Kermack and McKendrick (1927), Proc. R. Soc. A 115, 700-721.
@@ -217,9 +234,9 @@ def seir(
         transmission_rate: Infections per contact at infectiousness, susceptibility and layer weight 1.
         latent_rate: Exposed to infectious, per day.
         recovery_rate: Infectious to recovered, per day.
-        initial_infected: Probability that an agent starts exposed, or the keys of those who do.
+        initial_infected: Probability that an agent starts exposed (a float), or the keys of those who do.
         susceptibility: By ten-year age group (the population's `age_group`), or None for 1.
-        infectiousness: By steps since infection; the last value holds from there on.
+        infectiousness: By whole days since infection, for any dt; the last value holds from there on.
         layer_weights: Factor on the contacts of a layer, by name; 1 where absent.
     """
     s, e, i, r = SEIR

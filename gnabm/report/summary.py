@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,8 @@ class Summary:
     """What a run showed.
 
     Args:
-        time: (time,) dates, or step numbers of a run without a calendar.
+        time: (time,) dates, with the time of day where dt is no whole number of days, or step numbers of a run
+            without a calendar.
         dt: Days per step.
         num_agents: Agents.
         stages: Names of the stages.
@@ -122,11 +123,12 @@ class Summary:
         return str(self.attributes.get("status", "unknown"))
 
     def when(self, step: int, *, year: bool = True) -> str:
-        """A step for people: `20 Jan 2022`, or `step 3`."""
+        """A step for people: `20 Jan 2022`, `20 Jan 2022 12:00`, or `step 3`."""
         at = self.time[step]
         if not isinstance(at, date):
             return f"step {at}"
-        return f"{at.day} {at:%b %Y}" if year else f"{at.day} {at:%b}"
+        shown = f"{at.day} {at:%b %Y}" if year else f"{at.day} {at:%b}"
+        return f"{shown} {at:%H:%M}" if isinstance(at, datetime) else shown
 
     @staticmethod
     def of(dataset: xr.Dataset) -> Summary:
@@ -154,9 +156,10 @@ class Summary:
             if dim in dataset["incidence"].dims
         }
         attributes = {str(key): value for key, value in dataset.attrs.items()}
+        dt = float(attributes.get("dt_days", 1.0))
         return Summary(
-            time=_time(dataset),
-            dt=float(attributes.get("dt_days", 1.0)),
+            time=_time(dataset, dt),
+            dt=dt,
             num_agents=int(people.sum()),
             stages=stages,
             stage_count=_over(count, "stage"),
@@ -204,8 +207,9 @@ def _group(dataset: xr.Dataset, dim: str, people: xr.DataArray, left: xr.DataArr
     )
 
 
-def _time(dataset: xr.Dataset) -> tuple[date, ...] | tuple[int, ...]:
+def _time(dataset: xr.Dataset, dt: float) -> tuple[date, ...] | tuple[int, ...]:
     values = dataset["time"].values
     if values.dtype.kind == "M":
-        return tuple(value.astype("datetime64[D]").item() for value in values)
+        seconds = (values + np.timedelta64(500, "ms")).astype("datetime64[s]")  # a third of a day has no exact float
+        return tuple(seconds.astype("datetime64[D]" if dt.is_integer() else "datetime64[s]").tolist())
     return tuple(int(value) for value in values)

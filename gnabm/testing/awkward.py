@@ -52,10 +52,11 @@ def awkward_population(num_agents: int, *, integer_weights: bool = False, seed: 
     }
     few = None if integer_weights else 4.5
     site = rng.integers(-1, max(num_agents // 30, 1), num_agents)
+    friends, home = _friends(num_agents, integer_weights, rng), _homes(num_agents, rng)
     layers: dict[str, Layer] = {
-        "friends": _friends(num_agents, integer_weights, rng),
-        "home": _places(_homes(num_agents, rng), num_empty=3),
-        "site": replace(_places(site, num_empty=0), contacts=few),
+        "friends": friends,
+        "home": Places.of(home, num_places=int(home.max()) + 4),
+        "site": Places.of(site, few),
         "community": _mixing(age, start, 3.0, rng),
     }
     if not integer_weights:
@@ -82,13 +83,6 @@ def _homes(num_agents: int, rng: np.random.Generator) -> NDArray[np.int64]:
     home = np.repeat(np.arange(num_agents), sizes)[:num_agents]
     home[rng.random(num_agents) < 0.05] = -1
     return home
-
-
-def _places(place: NDArray[np.int64], num_empty: int) -> Places:
-    size = np.bincount(place[place >= 0], minlength=int(place.max(initial=-1)) + 1 + num_empty)
-    member = np.argsort(place, kind="stable")[np.count_nonzero(place < 0) :]
-    indptr = np.concatenate([[0], np.cumsum(size)])
-    return Places(place.astype(np.int32), indptr.astype(np.int64), member.astype(np.int32))
 
 
 def _mixing(age: NDArray[np.int64], start: NDArray[np.int64], contacts: float, rng: np.random.Generator) -> Mixing:
@@ -154,9 +148,7 @@ def _permute(layer: Layer, order: NDArray[np.int64]) -> Layer:
             weight: Any = None if layer.weight is None else np.asarray(layer.weight[:])[at]
             return replace(layer, indptr=ends.astype(np.int64), source=source[at].astype(np.int32), weight=weight)
         case Places():
-            place, indptr = np.asarray(layer.place[:]), np.asarray(layer.indptr[:])
-            member = row[np.asarray(layer.member[:])]
-            of = np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
-            return replace(layer, place=place[order], member=member[np.lexsort((member, of))].astype(np.int32))
+            place = np.asarray(layer.place[:])[order]
+            return Places.of(place, layer.contacts, layer.setting, layer.num_places)
         case Mixing():
             return replace(layer, group=np.asarray(layer.group[:])[order])

@@ -10,13 +10,6 @@ from graphs.store import write_store
 AGENTS = 3000
 
 
-def places(place, num_places, contacts=None, setting="other"):
-    """A place layer from each agent's place, -1 for none."""
-    member = np.argsort(place, kind="stable")[np.count_nonzero(place < 0) :]
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(place[place >= 0], minlength=num_places))])
-    return Places(place.astype(np.int32), indptr.astype(np.int64), member.astype(np.int32), contacts, setting)
-
-
 def edges(rng, agents):
     """Weighted edges with a hub, isolated agents and weights over many decades."""
     target, source = rng.integers(0, agents, (2, 4 * agents))
@@ -47,9 +40,9 @@ def make_population(agents=AGENTS, seed=5):
     region = np.repeat(area_region, np.diff(area_start)).astype(np.uint8)
     age[:3] = 5  # an area without adults: its pools pass their share on
     layers = {
-        "home": places(home, int(home.max()) + 1, setting="home"),
+        "home": Places.of(home, setting="home"),
         **edges(rng, agents).layers,
-        "site": places(site, 80, contacts=6.0, setting="work"),
+        "site": Places.of(site, 6.0, "work", num_places=80),
         "drawn": mixing(age, area_start, area_region, expected=False),
         "expected": mixing(age, area_start, area_region, expected=True),
     }

@@ -48,6 +48,11 @@ def test_too_many_shards_are_refused_with_the_number_that_is_possible(population
     assert len(split(dataclasses.replace(population, block=128), 24)) == 25
 
 
+def test_a_single_block_is_spoken_of_in_the_singular(population):
+    with pytest.raises(ConfigError, match=r"make 1 block, so at most 1 shard is possible, got 3; use 1 shard or"):
+        split(dataclasses.replace(population, block=4096), 3)
+
+
 @pytest.mark.parametrize(
     ("shards", "error"), [(0, ConfigError), (-1, ConfigError), (2.0, KindError), (True, KindError)]
 )

@@ -7,8 +7,9 @@ import pytest
 from cluster import plan, refuse_if_too_large
 from cluster.bounds import row_work
 from cluster.halo import measure
+from cluster.plan import PROCESS_BYTES
 from gnabm import Contacts, Mixing, Population
-from gnabm.errors import CapacityError
+from gnabm.errors import CapacityError, ConfigError
 from gnabm.local import LocalThreads
 from gnabm.shard import EdgeShard, MixingShard, PlaceShard, cut
 
@@ -55,7 +56,8 @@ def test_the_memory_of_the_arrays_that_a_shard_holds_is_covered(planned):
             held += sum(getattr(v, "nbytes", 0) for v in vars(layer).values())
             if isinstance(layer, EdgeShard):
                 held += sum(0 if t is None else t.nbytes for t in layer.out)
-        assert sizes.peak_memory > 500 * 2**20 + held
+        assert held <= sizes.held_memory <= 1.5 * held
+        assert sizes.peak_memory - PROCESS_BYTES >= sizes.held_memory
 
 
 def test_one_shard_has_no_border(population, model):
@@ -90,6 +92,20 @@ def test_drawn_contacts_cross_as_often_as_two_halves_meet(model):
     found = plan(whole, model, shards=2, steps=1)
     assert found.layers["all"].cut == pytest.approx(0.5)
     assert found.shards[0].halo_bytes == pytest.approx(20 * 4 * 1000 * 0.5 / 2)
+
+
+def test_processes_are_counted_once_each_and_the_driver_of_actors_besides(population, model):
+    actors = plan(population, model, shards=3, steps=1)
+    local = plan(population, model, shards=3, steps=1, transport="local")
+    assert actors == plan(population, model, shards=3, steps=1, transport="actors")
+    assert actors.memory == actors.driver + sum(s.peak_memory for s in actors.shards)
+    assert actors.driver > PROCESS_BYTES and local.driver == PROCESS_BYTES
+    assert local.memory - PROCESS_BYTES == actors.memory - actors.driver - 3 * PROCESS_BYTES
+    alone = plan(population, model, steps=1)
+    assert alone.driver == 0 and alone.memory == alone.shards[0].peak_memory > PROCESS_BYTES
+    assert plan(population, model, steps=1, transport="actors").driver > PROCESS_BYTES
+    with pytest.raises(ConfigError, match="transport must be"):
+        plan(population, model, steps=1, transport="threads")
 
 
 def test_a_plan_is_plain_data(population, model):

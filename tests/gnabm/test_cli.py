@@ -12,8 +12,12 @@ import yaml
 import zarr
 from typer.testing import CliRunner
 
+from cluster.crew import OneInProcess
 from gnabm import open_trajectory
 from gnabm.cli import app
+from gnabm.cli.earlier import EarlierRun
+from gnabm.cli.machine import available_memory
+from gnabm.errors import RunError
 
 COMMANDS = ("build", "plan", "run", "inspect", "report")
 SCREEN = 24
@@ -107,6 +111,83 @@ def test_overwrite_replaces_a_run_and_spares_what_is_not_its_own(config, workpla
     assert open_trajectory(workplace / "a").sizes["time"] == 5
 
 
+@pytest.mark.parametrize("error", [RunError("a shard died"), KeyboardInterrupt()])
+def test_overwrite_keeps_the_earlier_run_until_the_first_step_is_done(config, workplace, monkeypatch, error):
+    gnabm("run", config, "--out", "a")
+    gnabm("report", "a")
+    before, kept = (workplace / "a" / "config.yaml").read_text(), open_trajectory(workplace / "a")
+
+    each = OneInProcess.each
+
+    def fail(crew, call, *arguments):
+        if call != "advance":
+            return each(crew, call, *arguments)
+        assert left(workplace / "a") == [".earlier", "config.yaml", "trajectory.zarr"]
+        raise error
+
+    again = ("run", config, "--out", "a", "--overwrite", "--set", "run.steps=5")
+    with monkeypatch.context() as broken:
+        broken.setattr(OneInProcess, "each", fail)
+        refused(*again, code=1)
+    assert left(workplace / "a") == ["config.yaml", "report.html", "trajectory.zarr"]
+    assert (workplace / "a" / "config.yaml").read_text() == before
+    assert open_trajectory(workplace / "a").identical(kept)
+    gnabm(*again)
+    assert left(workplace / "a") == ["config.yaml", "trajectory.zarr"]
+
+
+def test_an_earlier_run_that_a_killed_one_had_set_aside_is_found_again(workplace):
+    run = workplace / "a"
+    (run / ".earlier").mkdir(parents=True)
+    (run / ".earlier" / "config.yaml").write_text("old")
+    (run / "config.yaml").write_text("of the killed run")
+    earlier = EarlierRun(run, ("config.yaml", "report.html"))
+    earlier.set_aside()
+    assert left(run) == [".earlier"]
+    earlier.restore()
+    assert left(run) == ["config.yaml"] and (run / "config.yaml").read_text() == "old"
+
+
+def test_inspect_lists_a_recorded_stage_and_the_time_of_day(config):
+    gnabm("run", config, "--out", "a", "--set", "record.fields=[stage]", "--set", "run.dt=12 hours")
+    figures = json.loads(gnabm("inspect", "--json", "a").stdout)
+    assert figures["variables"]["stage"] == ["time", "agent"]
+    assert figures["variables"]["incidence"] == ["time"]
+    assert figures["time"] == ["2022-01-20T00:00:00", "2022-01-25T12:00:00"]
+    assert "stage (time, agent)" in " ".join(gnabm("inspect", "a").stdout.split())
+
+
+def test_progress_tells_the_time_of_day_of_half_days(config):
+    shown = gnabm("run", config, "--set", "run.dt=12 hours").stderr
+    assert "2022-01-20 00:00" in shown and "2022-01-20 12:00" in shown
+    assert "2022-01-31 " in gnabm("run", config, "--out", "b").stderr
+
+
+def test_a_store_that_is_there_needs_no_memory_to_build_it(monkeypatch):
+    gnabm("build", *NEW_ZEALAND)
+    monkeypatch.setattr("gnabm.cli.populations.available_memory", lambda: 1000)
+    gnabm("build", *NEW_ZEALAND)
+    assert "lower population.num_agents" in refused("build", *NEW_ZEALAND, "--out", "nz.zarr")
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({"memory.max": "1000", "memory.current": "900", "memory.stat": "anon 100\ninactive_file 700"}, 800),
+        ({"memory.max": "max", "memory.current": "900", "memory.stat": ""}, None),
+        ({"memory/memory.limit_in_bytes": "1000", "memory/memory.usage_in_bytes": "900",
+          "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 50"}, 150),
+    ],
+)  # fmt: skip
+def test_free_memory_is_that_of_the_container_with_its_file_cache(tmp_path, monkeypatch, files, free):
+    (tmp_path / "memory").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr("gnabm.cli.machine._CGROUP", tmp_path)
+    found = available_memory()
+    assert found == free if free is not None else found > 10**6
+
+
 def test_plan_prints_what_a_run_needs_and_json_is_pure(config):
     plan = json.loads(gnabm("plan", config, "--json").stdout)
     assert plan["num_agents"] == 300
@@ -137,7 +218,7 @@ def test_expected_mixing_and_local_shards_run_from_the_command_line(workplace):
 
 def test_strict_refuses_assumed_tables_and_lists_them(workplace):
     said = refused("run", *NEW_ZEALAND, "--strict")
-    assert "assumptions is assumed" in said
+    assert "assumptions is assumed" in said and "run without --strict" in said
     assert not (workplace / "runs").exists()
 
 
@@ -191,6 +272,11 @@ def test_a_file_in_place_of_the_output_folder_is_never_replaced(config, workplac
     (workplace / "there").write_text("mine")
     assert "choose another" in refused("run", config, "--out", "there", "--overwrite")
     assert (workplace / "there").read_text() == "mine"
+
+
+def test_an_unfilled_template_is_bad_input(workplace):
+    (workplace / "template.yaml").write_text("model: epidemic.sir\nrun: {steps: 12, seed: {{seed}}}\n")
+    assert "template.yaml, line 2" in refused("run", "template.yaml")
 
 
 def test_broken_yaml_is_refused_with_its_line(workplace):
@@ -269,6 +355,23 @@ def test_ctrl_c_leaves_a_readable_trajectory_that_says_so(config, workplace):
     assert data.attrs["status"] == "interrupted"
     assert 0 < data.sizes["time"] < 1000000
     assert (data.stage_count.sum("stage") == 300).all()
+
+
+@pytest.mark.ray
+def test_ctrl_c_stops_two_shards_and_leaves_a_readable_trajectory(workplace):
+    more = ("--set", "run.steps=1000000", "--set", "run.shards=2", "--out", "a")
+    with subprocess_gnabm("run", *NEW_ZEALAND[:3], *more, start_new_session=True) as process:
+        said = ""
+        while not said.endswith("new\n") and (line := process.stderr.readline()):
+            said += line
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all processes of the command
+        said += process.stderr.read()
+    assert process.returncode == 1, said
+    assert "stopped by Ctrl-C after" in said and "Traceback" not in said
+    data = open_trajectory(workplace / "a")
+    assert data.attrs["status"] == "interrupted" and data.attrs["shards"] == 2
+    assert 0 < data.sizes["time"] < 1000000
+    assert (data.stage_count.sum(("stage", "region", "age_group")) == 2000).all()
 
 
 @pytest.fixture

@@ -125,6 +125,16 @@ def test_broken_yaml_is_refused_with_file_and_line(tmp_path):
     assert "line 3" in problem
 
 
+@pytest.mark.parametrize(
+    "run",
+    ["{steps: 12, seed: {{seed}}}", "{steps: 12, [1, 2]: 3}", "{steps: 12, ? {a: 1} : 2}", "{start: 2022-02-30}"],
+)
+def test_a_template_left_unfilled_and_other_values_that_yaml_cannot_build_are_refused(tmp_path, run):
+    path = tmp_path / "template.yaml"
+    path.write_text(f"model: epidemic.sir\nrun: {run}\n")
+    assert "this is no YAML" in problems(path)[0]
+
+
 def test_a_key_given_twice_is_refused(tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("model: epidemic.sir\nrun: {steps: 3}\nrun: {steps: 4}\n")
@@ -145,7 +155,7 @@ def test_a_malformed_override_is_refused(sir, override):
 def aged():
     ages = np.repeat(np.arange(0, 90, 3, dtype=np.uint8), 4)
     number = np.arange(ages.size)
-    decades = tuple(f"{d}0s" for d in range(9))
+    decades = (*(f"{10 * d}-{10 * d + 9}" for d in range(8)), "80+")
     fields = {"age": Field("age", "age", "years"), "age_group": Field("age_group", "decade", categories=decades)}
     contacts = Contacts.from_edges(number, np.roll(number, 1), num_agents=ages.size, undirected=True, name="home")
     return Population(ages.size, {"age": ages, "age_group": (ages // 10).astype(np.uint8)}, contacts, fields)
@@ -172,6 +182,16 @@ def test_parameters_that_do_not_fit_the_population_are_refused(sir, aged, parame
     config = load(sir, ["model=epidemic.seir", f"parameters={given}"])
     with pytest.raises(ConfigError, match=cure.replace("?", r"\?")):
         build_model(config, aged)
+
+
+def test_a_susceptibility_by_age_needs_the_ten_year_groups(sir, aged):
+    given = {"latent_rate": 0.5, "recovery_rate": 0.1, "transmission_rate": 0.1, "susceptibility": [1] * 9}
+    config = load(sir, ["model=epidemic.seir", f"parameters={given}"])
+    build_model(config, aged)
+    fields = {"age_group": Field("age_group", "text order", categories=tuple(sorted(map(str, range(9)))))}
+    other = Population(aged.num_agents, aged.columns, aged.contacts, fields)
+    with pytest.raises(ConfigError, match=r"has 0, 1, 2, .*integer column age"):
+        build_model(config, other)
 
 
 def test_a_reproduction_number_needs_ages(sir):

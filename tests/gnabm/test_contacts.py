@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnabm import Contacts, Mixing, Places
+from gnabm import Contacts, Edges, Mixing, Places
 from gnabm.errors import DataError, KindError, ShapeError, UnknownFieldError
 
 
@@ -98,6 +98,8 @@ def test_duplicates_are_refused_unless_summed():
         (dict(source=[0], target=[1], weight=[-1.0]), DataError, r"weight\[0\] is -1"),
         (dict(source=[0], target=[1], weight=["a"]), KindError, "weight must hold numbers"),
         (dict(source=[0], target=[1], weight=[1j]), KindError, "weight must hold numbers"),
+        (dict(source=[0], target=[1], weight=torch.ones(1, requires_grad=True)), KindError, "layer_weights"),
+        (dict(source=[0, 0], target=[1, 1], weight=[3e38, 3e38], duplicates="sum"), DataError, "more than float32"),
         (dict(source=[0.0], target=[1]), KindError, "source must hold integer ids"),
         (dict(source=["a"], target=[1]), KindError, "source must hold integer ids"),
         (dict(source=[True], target=[1]), KindError, "source must hold integer ids"),
@@ -148,6 +150,10 @@ def test_a_visit_meets_so_many_co_members():
         (dict(shares=(0.5, 0.2, 0.2)), "sum to 1"), (dict(shares=(1.5, -0.5, 0.0)), ">= 0"),
         (dict(dispersion=0.0), "dispersion must be positive"), (dict(counts=np.array([[1, 2]])), "counts must be"),
         (dict(counts=np.array([[0]])), "group that has no agent"),
+        (dict(area_start=np.array([0, 3])), "from 0 to the number of agents, 4, got 0 to 3"),
+        (dict(area_start=np.array([1, 4])), "order the agents by area"),
+        (dict(area_start=np.array([0, 5, 4]), area_region=np.zeros(2), counts=np.array([[2], [2]])), "must ascend"),
+        (dict(area_start=np.array([0, 2, 4]), area_region=np.array([1, 0]), counts=np.array([[2], [2]])), "by region"),
     ],
 )  # fmt: skip
 def test_a_mixing_layer_is_checked(changed, message):
@@ -155,3 +161,120 @@ def test_a_mixing_layer_is_checked(changed, message):
     arguments = {n: getattr(good, n) for n in ("group", "matrix", "area_start", "area_region", "counts")}
     with pytest.raises((DataError, ShapeError), match=message):
         Mixing(**{**arguments, **changed})
+
+
+def edge_layer(**changed):
+    """0 -> 1, 2 -> 1, 1 -> 2 of three agents."""
+    good = dict(indptr=np.array([0, 0, 2, 3]), source=np.array([0, 2, 1], dtype=np.int32), weight=np.ones(3))
+    return Edges(**(good | changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        (dict(source=np.array([0, 3, 1])), DataError, r"layer 'home': source\[1\] is 3, outside 0..2"),
+        (dict(source=np.array([-1, 2, 1])), DataError, r"source\[0\] is -1, outside"),
+        (dict(source=np.array([2, 0, 1])), DataError, r"source\[1\] is 0 after 2.*from_edges"),
+        (dict(source=np.array([0, 0, 1])), DataError, "without repeats"),
+        (dict(source=np.array([0, 1, 1])), DataError, r"source\[1\] is a self-loop of agent 1"),
+        (dict(source=np.array([0.0, 2.0, 1.0])), KindError, "source must hold integers"),
+        (dict(source=torch.tensor([0, 2, 1])), KindError, "source must be a NumPy or Zarr array, got Tensor"),
+        (dict(source=[0, 2, 1]), KindError, "got list"),
+        (dict(source=np.array([[0, 2, 1]])), ShapeError, "one-dimensional"),
+        (dict(indptr=np.array([0, 0, 2, 4])), DataError, "from 0 to the number of edges, 3, got 0 to 4"),
+        (dict(indptr=np.array([0, 3, 2, 3])), DataError, "indptr must ascend"),
+        (dict(indptr=np.array([1, 1, 2, 3])), DataError, "indptr must ascend"),
+        (dict(indptr=np.array([0.0, 0, 2, 3])), KindError, "indptr must hold integers"),
+        (dict(weight=np.array([1.0, -1.0, 1.0])), DataError, r"weight\[1\] is -1"),
+        (dict(weight=np.array([1.0, 1.0, np.nan])), DataError, r"weight\[2\] is nan"),
+        (dict(weight=np.array([1e300, 1.0, 1.0])), DataError, r"weight\[0\] is 1e\+300"),
+        (dict(weight=np.array(["a", "b", "c"])), KindError, "weight must hold numbers"),
+        (dict(weight=np.ones(2)), ShapeError, "2 entries for 3 edges"),
+    ],
+)  # fmt: skip
+def test_edges_in_memory_are_checked(changed, error, message):
+    Contacts({"home": edge_layer()}, 3)
+    with pytest.raises(error, match=message):
+        Contacts({"home": edge_layer(**changed)}, 3)
+
+
+def place_layer(**changed):
+    """Agents 0 and 3 in place 0, agent 2 in place 2, agent 1 nowhere, nobody in place 1."""
+    good = dict(place=np.array([0, -1, 2, 0]), indptr=np.array([0, 2, 2, 3]), member=np.array([0, 3, 2]))
+    return Places(**(good | changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        (dict(place=np.array([0, -1, 3, 0])), DataError, r"place\[2\] is 3, outside -1..2"),
+        (dict(place=np.array([0, -2, 2, 0])), DataError, r"place\[1\] is -2, outside"),
+        (dict(place=np.array([0, -1, 1, 0])), DataError, "agent 2 is listed as a member of place 2, but its"),
+        (dict(place=np.array([0, 1, 2, 0])), DataError, "4 agents have a place, but only 3 are members"),
+        (dict(place=np.array([0, -1, -1, 0])), DataError, "its place is -1.*Places.of"),
+        (dict(place=np.array([0, -1.0, 2, 0])), KindError, "place must hold integers"),
+        (dict(member=np.array([3, 0, 2])), DataError, r"member\[1\] is 0 after 3 within one place"),
+        (dict(member=np.array([0, 0, 2])), DataError, "without repeats"),
+        (dict(member=np.array([0, 4, 2])), DataError, r"member\[1\] is 4, outside 0..3"),
+        (dict(indptr=np.array([0, 2, 3])), DataError, r"place\[2\] is 2, outside -1..1"),
+        (dict(indptr=np.array([0, 2, 2, 2])), DataError, "number of members, 3, got 0 to 2"),
+        (dict(indptr=np.array([], dtype=int)), ShapeError, "indptr is empty"),
+        (dict(contacts=-1.0), DataError, "contacts must be finite"),
+        (dict(contacts=float("nan")), DataError, "contacts must be finite"),
+    ],
+)  # fmt: skip
+def test_places_in_memory_are_checked(changed, error, message):
+    Contacts({"home": place_layer()}, 4)
+    with pytest.raises(error, match=message):
+        Contacts({"home": place_layer(**changed)}, 4)
+
+
+@given(st.lists(st.integers(-1, 6), max_size=30), st.integers(0, 3))
+def test_the_members_of_places_are_who_is_there(place, num_empty):
+    layer = Places.of(place, 2.5, "work", num_places=max(place, default=-1) + 1 + num_empty)
+    Contacts({"site": layer}, len(place))
+    assert (layer.contacts, layer.setting) == (2.5, "work")
+    for code in range(layer.num_places):
+        there = layer.member[layer.indptr[code] : layer.indptr[code + 1]]
+        assert there.tolist() == [row for row, at in enumerate(place) if at == code]
+
+
+@pytest.mark.parametrize(
+    ("place", "number", "error", "message"),
+    [([0, -2], None, DataError, r"place\[1\] is -2"), ([0, 3], 3, DataError, "raise num_places"),
+     ([0.5], None, KindError, "must hold integers")],
+)  # fmt: skip
+def test_places_that_do_not_exist_are_refused(place, number, error, message):
+    with pytest.raises(error, match=message):
+        Places.of(place, num_places=number)
+
+
+@pytest.mark.parametrize(
+    ("group", "message"), [([0, 1, 1, 2], "outside 0..1"), ([1, 0, 0, 1], "area 0 has 1 agents of group 0, counts")]
+)  # fmt: skip
+def test_groups_in_memory_match_the_counts_of_each_area(group, message):
+    def contacts(codes):
+        counts = np.array([[2, 0], [0, 2]])
+        layer = Mixing(np.array(codes, np.uint8), np.ones((2, 2)), np.array([0, 2, 4]), np.zeros(2), counts)
+        return Contacts({"pool": layer}, 4)
+
+    contacts([0, 0, 1, 1])
+    with pytest.raises(DataError, match=message):
+        contacts(group)
+
+
+class Unread:
+    """An array on disk that nobody may read."""
+
+    def __init__(self, array):
+        self.shape, self.dtype = array.shape, array.dtype
+
+
+def test_layers_on_disk_are_not_read():
+    good, mixing = edge_layer(), Mixing.uniform(3, 1.0)
+    layers = {
+        "edges": Edges(Unread(good.indptr), Unread(good.source), Unread(good.weight)),
+        "places": Places(*(Unread(np.zeros(n, dtype=np.int32)) for n in (3, 2, 3))),
+        "mixing": Mixing(Unread(mixing.group), mixing.matrix, mixing.area_start, mixing.area_region, mixing.counts),
+    }
+    assert list(Contacts(layers, 3)) == list(layers)

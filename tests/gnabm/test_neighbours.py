@@ -44,13 +44,17 @@ def test_every_layer_has_the_same_bits_in_every_form_and_on_shards(name, share):
     assert torch.equal(torch.cat(on_shards(3, work)), expected)
 
 
-@pytest.mark.parametrize("name", ["friends", "home", "site", "community"])
+@pytest.mark.parametrize("name", list(POPULATION.contacts))
 def test_each_feature_is_summed_as_if_alone(name):
     x = sends((700, 4))
     together = neighbours()[name].sum_neighbours(x)
     assert together.shape == (700, 4)
     for column in range(4):
         assert torch.equal(together[:, column], neighbours()[name].sum_neighbours(x[:, column]))
+    bounds = (0, 99, 700)
+    parts = on_shards(2, lambda g: neighbours(g, bounds)[name].sum_neighbours(x[bounds[g.rank] : bounds[g.rank + 1]]))
+    assert torch.equal(torch.cat(parts), together)
+    assert neighbours()[name].sum_neighbours(torch.zeros(700, 0)).shape == (700, 0)
 
 
 def test_rows_that_can_change_get_the_bits_of_all():

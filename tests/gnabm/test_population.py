@@ -24,6 +24,23 @@ def test_what_does_not_fit_is_refused(arguments, error, message):
         Population(*arguments)
 
 
+class Unread:
+    """Keys on disk that nobody may read."""
+
+    def __init__(self, dtype):
+        self.shape, self.dtype = (3,), np.dtype(dtype)
+
+
+def test_keys_on_disk_are_not_read():
+    assert Population(3, {"key": Unread(np.int64)}, EMPTY).num_agents == 3
+    with pytest.raises(DataError, match="a different integer"):
+        Population(3, {"key": Unread(np.float64)}, EMPTY)
+
+
+def test_keys_need_not_ascend():
+    assert Population(3, {"key": np.array([5, -1, 3])}, EMPTY).num_agents == 3
+
+
 def test_bare_contacts_become_a_population():
     population = Population.of(EMPTY)
     assert population.num_agents == 3 and not population.columns

@@ -51,12 +51,12 @@ def population(num_agents=400, grouped=True):
     return Population(num_agents, {"region": region, "age_group": age_group}, contacts, fields)
 
 
-def stored(path, *, grouped=True, start=date(2022, 1, 20), steps=30, record=(), **attributes):
+def stored(path, *, grouped=True, start=date(2022, 1, 20), steps=30, dt=1.0, record=(), **attributes):
     run = simulate(
         sir(0.05, 0.1, initial_infected=0.02),
-        population(grouped=grouped), steps=steps, seed=5, start=start, record=record,
+        population(grouped=grouped), steps=steps, seed=5, dt=dt, start=start, record=record,
     )  # fmt: skip
-    run = dataclasses.replace(run, attributes={**ATTRIBUTES, **attributes})
+    run = dataclasses.replace(run, attributes={**ATTRIBUTES, "dt_days": dt, **attributes})
     run.save(path / "trajectory.zarr")
     return run, path
 
@@ -146,6 +146,19 @@ def test_a_run_without_regions_ages_or_calendar_has_its_curves(tmp_path, start):
     assert {"incidence", "stages"} <= set(links.ids)
     assert not {"heat", "age-curves"} & set(links.ids)
     assert ("step 0 to step 29" in "".join(links.text)) == (start is None)
+
+
+@pytest.mark.parametrize(
+    ("dt", "second", "last"), [(0.5, "12:00", "3 Feb 2022 12:00"), (1 / 3, "08:00", "29 Jan 2022 16:00")]
+)
+def test_steps_of_less_than_a_day_keep_the_time_of_day(tmp_path, dt, second, last):
+    _, path = stored(tmp_path, dt=dt)
+    summary = Summary.of(open_trajectory(path))
+    assert [at.isoformat() for at in summary.time[:2]] == ["2022-01-20T00:00:00", f"2022-01-20T{second}:00"]
+    assert len(set(summary.time)) == 30
+    assert summary.when(-1) == last
+    assert summary.headline()["peak_date"] == summary.time[summary.peak].isoformat()
+    assert f"20 Jan 2022 00:00 to {last}" in "".join(read(write_report(path).read_text("utf-8")).text)
 
 
 def test_a_run_that_recorded_stages_has_its_summary(tmp_path):

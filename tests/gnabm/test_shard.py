@@ -76,9 +76,26 @@ def test_only_what_sends_crosses_a_border():
     on_shards(5, work)
 
 
-def test_groups_that_do_not_match_the_counts_are_refused():
+class OnDisk:
+    """An array that is read by slices only, as a store's."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+
+    def __getitem__(self, rows):
+        return self.array[rows]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda group: (group + 1) % 16, "counts by area and group do not match"),
+        (lambda group: group + 1, r"rows 0..399 hold groups 1..16, outside 0..15; rebuild"),
+    ],
+)
+def test_groups_that_do_not_match_the_counts_are_refused(change, message):
     layer = POPULATION.contacts["community"]
-    broken = replace(layer, group=(layer.group + 1).astype(np.uint8) % 16)
+    broken = replace(layer, group=OnDisk(change(layer.group).astype(np.uint8)))
     population = Population(400, {}, type(POPULATION.contacts)({"community": broken}, 400))
-    with pytest.raises(DataError, match="counts by area and group do not match"):
+    with pytest.raises(DataError, match=message):
         cut(population)

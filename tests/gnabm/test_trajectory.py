@@ -1,17 +1,19 @@
 """A trajectory is a dataset with names, units and dates, in memory and on disk."""
 
 from datetime import date
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
+from cluster import run_local
 from gnabm import Contacts, Field, Model, Observable, Population, State, open_trajectory, simulate
 from gnabm.errors import OutputExistsError, StoreError
 from gnabm.models.epidemic import seir, sir
 from gnabm.testing import awkward_population
-from gnabm.trajectory import TrajectoryStore
+from gnabm.trajectory import Trajectory, TrajectoryStore
 
 POPULATION = awkward_population(300)
 RING = Contacts.from_edges(range(8), [(k + 1) % 8 for k in range(8)], num_agents=8, undirected=True)
@@ -112,11 +114,59 @@ def test_an_unfinished_store_says_so_and_holds_the_steps_that_are_done(tmp_path)
     xr.testing.assert_equal(open_trajectory(tmp_path / "t.zarr").load().drop_attrs(), run.to_xarray().drop_attrs())
 
 
-def test_an_observable_that_counts_agents_in_fractions_is_refused(tmp_path):
-    half = Observable("half", lambda before, after: after.key * 0.3)
-    run = simulate(Model([], state={"x": State(0.0)}, observe=[half]), RING, steps=1, seed=1)
-    with pytest.raises(StoreError, match="'half' counts agents but is no whole number"):
-        run.save(tmp_path / "t.zarr")
+@pytest.mark.parametrize("unit", ["agents", "litres"])
+def test_the_type_on_disk_is_that_of_the_value_whatever_its_unit(tmp_path, unit):
+    observe = [
+        Observable("third", lambda before, after: after.key * 0.3, unit=unit),
+        Observable("old", lambda before, after: after.key > 3, unit=unit),
+        Observable("sum", lambda before, after: after.key, unit=unit),
+    ]
+    run = simulate(Model([], state={"x": State(0.0)}, observe=observe), RING, steps=2, seed=1)
+    opened = open_trajectory(run.save(tmp_path / "t.zarr"))
+    assert {n: str(opened[n].dtype) for n in ("third", "old", "sum")} == {
+        "third": "float64", "old": "int64", "sum": "int64",
+    }  # fmt: skip
+    xr.testing.assert_equal(opened.load().drop_attrs(), run.to_xarray().drop_attrs())
+    assert opened.third.values == pytest.approx([8.4, 8.4], abs=1e-5)
+    assert opened.old.values.tolist() == [4, 4] and opened["sum"].values.tolist() == [28, 28]
+
+
+def record_only(record):
+    return Model([], state={"x": State(2.0)}, observe=()), {"steps": 3, "seed": 1, "record": record}
+
+
+@pytest.mark.parametrize("start", [None, date(2022, 1, 20)])
+@pytest.mark.parametrize("record", [[], ["x"]])
+@pytest.mark.parametrize("run", [simulate, partial(run_local, shards=2, bounds=(0, 4, 8))], ids=["simulate", "local"])
+def test_a_run_without_observables_keeps_its_steps(tmp_path, run, record, start):
+    model, options = record_only(record)
+    trajectory = run(model, RING, start=start, **options)
+    data = trajectory.to_xarray()
+    assert data.sizes["time"] == 3
+    opened = open_trajectory(trajectory.save(tmp_path / "t.zarr"))
+    xr.testing.assert_equal(opened.load().drop_attrs(), data.drop_attrs())
+    for name in record:
+        assert opened[name].shape == (3, 8) and (opened[name] == 2).all()
+
+
+def test_fields_tell_the_number_of_steps():
+    model, options = record_only(["x"])
+    run = simulate(model, RING, **options)
+    assert Trajectory(run.schema, {}, run.fields, run.agents).to_xarray().sizes["time"] == 3
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_store_without_observables_appends_the_steps_that_it_is_told_or_made_room_for(tmp_path, told):
+    model, options = record_only(["x"])
+    run = simulate(model, RING, **options)
+    store = TrajectoryStore.create(tmp_path / "t.zarr", run.schema, keys=None, attributes={})
+    store.grow(2)
+    store.append({}, *([2] if told else []))
+    assert open_trajectory(tmp_path / "t.zarr").sizes["time"] == 2
+    store.grow(3)
+    store.append({}, *([1] if told else []))
+    store.finish("complete")
+    assert open_trajectory(tmp_path / "t.zarr").time.values.tolist() == [0, 1, 2]
 
 
 def test_what_is_no_trajectory_is_refused(tmp_path):

@@ -5,7 +5,9 @@ import torch
 from torch_geometric.data import Data, HeteroData
 
 import graphs
+from cluster import run_local
 from gnabm.errors import DataError, KindError, ShapeError, UnknownFieldError
+from gnabm.models.epidemic import seir
 from gnabm.population import Population
 
 EDGES = pd.DataFrame(
@@ -131,6 +133,41 @@ def test_agents_without_edges_are_a_population():
     population = graphs.from_tables(EDGES.iloc[:0], AGENTS)
     assert isinstance(population, Population)
     assert population.contacts["contacts"].num_edges == 0
+
+
+def test_age_groups_as_text_stand_in_the_order_of_ages():
+    table = AGENTS.drop(columns="age").assign(age_group=["80+", "5-9", "10-14", "under 5"])
+    population = graphs.from_tables(EDGES, table)
+    assert population.categories("age_group") == ("under 5", "5-9", "10-14", "80+")
+    assert population.columns["age_group"].tolist() == [3, 1, 2, 0]
+
+
+def test_other_text_is_ordered_as_text():
+    table = AGENTS.drop(columns="age").assign(age_group=["old", "young", "10-14", "old"], band=["5-9", "10-14"] * 2)
+    population = graphs.from_tables(EDGES, table)
+    assert population.categories("age_group") == ("10-14", "old", "young")
+    assert population.categories("band") == ("10-14", "5-9")
+
+
+def test_a_small_graph_goes_over_several_shards():
+    ring = np.arange(8)
+    edges = pd.DataFrame({"source": np.r_[ring, ring], "target": np.r_[(ring + 1) % 8, (ring - 1) % 8]})
+    population = graphs.from_tables(edges)
+    model = seir(transmission_rate=0.9, latent_rate=0.5, recovery_rate=0.1, initial_infected=0.3)
+    one, three = (run_local(model, population, shards=k, steps=10, seed=1, record=["stage"]) for k in (1, 3))
+    assert (one.fields["stage"] == three.fields["stage"]).all()
+    assert len(np.unique(one.fields["stage"])) > 1
+
+
+def test_ages_of_a_torch_geometric_graph_give_age_groups():
+    data = Data(edge_index=torch.tensor([[0], [1]]), age=torch.tensor([9.5, 80.0, 100.0]), num_nodes=3)
+    population = graphs.from_pyg(data)
+    assert population.columns["age"].tolist() == [9, 80, 100]
+    assert population.columns["age_group"].tolist() == [0, 8, 8]
+    assert population.categories("age_group") == graphs.from_tables(EDGES, AGENTS).categories("age_group")
+    data.age = torch.tensor([0.1, -1.2, 0.4])
+    with pytest.raises(DataError, match=r"data.age\[1\] is -1.2.*another name"):
+        graphs.from_pyg(data)
 
 
 def test_a_torch_geometric_graph_becomes_a_population():

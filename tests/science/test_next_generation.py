@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import brentq
 
-from gnabm import Contacts, Mixing, Model, Population, SeedAgents, simulate
-from gnabm.models.epidemic import SEIR, Infect, Leave, seir
+from gnabm import Contacts, Mixing, Model, Population, SeedAgents, State, simulate
+from gnabm.models.epidemic import SEIR, Infect, InfectByAge, Leave, seir
 from gnabm.nextgen import infectious_days, next_generation_matrix, reproduction_number
 
 SHARES = np.array([0.3, 0.7])
@@ -47,6 +48,25 @@ def test_first_infections_are_those_of_the_next_generation_matrix(expected, infe
     # An infector's number varies with its days (geometric) and, when drawn, with its contacts per day.
     mean = 2000 * matrix[infector]
     spread = np.sqrt(mean * (1 + matrix[infector] * (1 + 1 / 0.7 / days)))
+    depletion = mean / (200_000 * SHARES) / 2
+    assert (np.abs(infected - mean * (1 - depletion)) < 4.5 * spread).all(), (infected, mean, spread)
+
+
+@pytest.mark.parametrize("dt", [1.0, 0.5, 0.25])
+def test_first_infections_by_days_of_infection_are_those_of_the_next_generation_matrix(dt):
+    s, _, i, r = SEIR
+    people = population(200_000, expected=True)
+    profile = np.exp(-((np.arange(20) - 5.0) ** 2) / 8).tolist()
+    seeds = np.flatnonzero(people.columns["group"] == 0)[:2000]
+    # The seeds start infectious and the infected stay exposed, so every infection is by a seed.
+    rules = [InfectByAge(0.05, None, profile, {}), Leave(0.15, i, r, "Recover")]
+    state = {"stage": SEIR, "infected_on": State(-1, torch.int32)}
+    model = Model(rules, state=state, initial=SeedAgents(s, i, seeds.tolist()))
+    stage = simulate(model, people, steps=int(60 / dt), seed=3, dt=dt).agents.stage.codes.numpy()
+    infected = np.bincount(people.columns["group"][stage == 1], minlength=2)
+    days = infectious_days(0.15, dt, None, profile)
+    mean = 2000 * next_generation_matrix({"pool": MATRIX}, 0.05, days)[0]
+    spread = np.sqrt(mean * (1 + mean / 2000))
     depletion = mean / (200_000 * SHARES) / 2
     assert (np.abs(infected - mean * (1 - depletion)) < 4.5 * spread).all(), (infected, mean, spread)
 

@@ -1,0 +1,77 @@
+"""Shares, keys and counts of the initially infected; the infectiousness by days."""
+
+import numpy as np
+import pytest
+import torch
+
+from gnabm import Contacts, simulate
+from gnabm.errors import ConfigError
+from gnabm.models.epidemic import _days, seir, sir
+from gnabm.nextgen import infectious_days
+
+NOBODY = Contacts.from_edges([], [], num_agents=40)
+MODELS = pytest.mark.parametrize(
+    "model", [lambda initial: sir(0.1, 0.0, initial), lambda initial: seir(0.1, 0.0, 0.0, initial)], ids=["sir", "seir"]
+)
+
+
+def infected(model):
+    return simulate(model, NOBODY, steps=1, seed=1).agents.stage.codes.nonzero().flatten().tolist()
+
+
+@MODELS
+@pytest.mark.parametrize("count", [1, 5, -1, True, False, np.int64(1), torch.tensor(1), np.array(7)])
+def test_a_count_of_infected_is_refused(model, count):
+    with pytest.raises(ConfigError, match=r"a float such as 0.001, or the keys of those infected such as \[0\]"):
+        model(count)
+
+
+@MODELS
+@pytest.mark.parametrize("share", [float("nan"), -0.1, 1.1, float("inf"), np.float32("nan"), torch.tensor(torch.nan)])
+def test_a_share_outside_0_to_1_is_refused(model, share):
+    with pytest.raises(ConfigError, match=r"must lie in \[0, 1\]"):
+        model(share)
+
+
+@MODELS
+@pytest.mark.parametrize("none", [0, 0.0, np.int64(0), [], ()])
+def test_nobody_is_infected_by_nothing(model, none):
+    assert infected(model(none)) == []
+
+
+@MODELS
+@pytest.mark.parametrize("keys", [[3, 1], (1, 3), torch.tensor([1, 3]), np.array([3, 1]), {1, 3}, range(1, 4, 2)])
+def test_keys_of_any_kind_name_the_infected(model, keys):
+    assert infected(model(keys)) == [1, 3]
+
+
+@MODELS
+@pytest.mark.parametrize("share", [1.0, np.float64(1), torch.tensor(1.0)])
+def test_a_share_of_one_infects_everybody(model, share):
+    assert infected(model(share)) == list(range(40))
+
+
+@pytest.mark.parametrize(
+    ("dt", "steps", "day"),
+    [(1, 3, 3), (1.0, 3, 3), (0.1, 30, 3), (0.1, 29, 2), (0.7, 10, 7), (0.5, 1, 0), (0.25, 4, 1), (1 / 3, 9, 3),
+     (1 / 24, 48, 2), (2.0, 3, 6), (0.5, 99, 20), (1, 99, 20), (0.5, -3, 0), (1, -3, 0)],
+)  # fmt: skip
+def test_an_age_in_steps_is_the_whole_days_of_it(dt, steps, day):
+    assert _days(torch.tensor([steps], dtype=torch.int32), dt, 20).tolist() == [day]
+
+
+def test_all_ages_round_as_the_next_generation_matrix_does():
+    # A profile that is 1 from a day on, and recovery so slow that every step counts: D drops by the days before it.
+    for dt in (0.1, 0.3, 0.7, 1 / 3):
+        for day in (1, 2, 3, 6):
+            age = torch.arange(1, 200, dtype=torch.int32)
+            before = int((_days(age, dt, 100) < day).sum())
+            late = infectious_days(0.01, dt, None, [0.0] * day + [1.0])
+            assert late == pytest.approx(dt * np.exp(-0.01 * dt * before) / -np.expm1(-0.01 * dt), rel=1e-9)
+
+
+def test_infectious_days_depend_little_on_the_length_of_a_step():
+    profile = np.exp(-((np.arange(25) - 8.0) ** 2) / 18).tolist()
+    days = [infectious_days(0.1, dt, 0.4, profile) for dt in (1.0, 0.5, 0.25)]
+    assert max(days) < 1.15 * min(days), days
+    assert min(days) > 0.5
