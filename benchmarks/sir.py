@@ -35,7 +35,7 @@ COLUMNS = (
 # The terminal shows the first columns, the page all.
 SHOWN = 8
 LEGEND = """\
-- *gnabm*: `gnabm.models.epidemic.sir` through `gnabm.simulate`.
+- *gnabm*: `gnabm.models.epidemic.sir` advanced by `gnabm.Simulation`, the loop of `gnabm.simulate`.
 - *kernel*: numba, by hand for this model: the infectious push hazards along their contacts, one scan draws.
 - *kernel, draws*: numba, by hand: a draw for each contact and no hazards; only for a model without weights.
 - *torch CSR*, *scipy CSR*: contacts as a sparse matrix; scipy uses one thread.
