@@ -203,10 +203,16 @@ def _edge_contacts(layer: Edges) -> float:
 
 def _place_contacts(layer: Places) -> float:
     contacts = 0.0
+    activity = None if layer.activity is None else np.asarray(layer.activity[:], dtype=np.float64)
     for at in range(0, layer.num_places, _ROWS_PER_READ):
         indptr = np.asarray(layer.indptr[at : min(at + _ROWS_PER_READ, layer.num_places) + 1], dtype=np.int64)
         size = indptr[1:] - indptr[:-1]
-        contacts += float((size * np.maximum(size - 1, 0) * layer.weights(size).astype(np.float64)).sum())
+        pairs = (size * np.maximum(size - 1, 0)).astype(np.float64)
+        if activity is not None:
+            active = activity[np.asarray(layer.member[int(indptr[0]) : int(indptr[-1])])]
+            place = np.repeat(np.arange(size.size), size)
+            pairs = np.bincount(place, active, size.size) ** 2 - np.bincount(place, active**2, size.size)
+        contacts += float((pairs * layer.weights(size).astype(np.float64)).sum())
     return contacts
 
 
@@ -257,7 +263,8 @@ def _layer_memory(
         one = 4 + (4 if layer.weight is not None else 0)
         # By target as stored, and by source for the push form.
         return 2 * one * messages + 8 * (owned + sources + 2), 16 * messages
-    return 4 * (owned + sources + messages) + 12 * places + 8, 20 * messages
+    active = 0 if layer.activity is None else 4 * sources
+    return 4 * (owned + sources + messages) + active + 12 * places + 8, 20 * messages
 
 
 def _disk(population: Population, model: Model, steps: int, record: Sequence[str]) -> int:

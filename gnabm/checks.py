@@ -10,12 +10,55 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gnabm.errors import DataError, KindError, ShapeError
 
 _FROM_EDGES = "build the layer with Contacts.from_edges, which sorts"
 _FROM_PLACES = "build the layer with Places.of(place), which derives both"
+
+
+def as_array(value: ArrayLike | torch.Tensor, name: str) -> NDArray[Any]:
+    """NumPy view of an array, tensor or list."""
+    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    if array.ndim != 1:
+        raise ShapeError(f"{name} must be one-dimensional, got shape {array.shape}")
+    return array
+
+
+def as_rows(value: ArrayLike | torch.Tensor, name: str, num_agents: int) -> NDArray[np.int64]:
+    """Integer ids of agents within 0..num_agents-1."""
+    array = as_array(value, name)
+    if array.size and array.dtype.kind not in "iu":
+        raise KindError(
+            f"{name} must hold integer ids of agents, got {array.dtype}; map names to 0..num_agents-1 first"
+        )
+    bad = np.flatnonzero((array < 0) | (array >= num_agents))
+    if bad.size:
+        raise DataError(
+            f"{name}[{bad[0]}] is {array[bad[0]]}, outside 0..{num_agents - 1} ({bad.size} such ids); "
+            "raise num_agents or renumber the agents"
+        )
+    return array.astype(np.int64)
+
+
+def as_weights(value: ArrayLike | torch.Tensor) -> NDArray[np.float32]:
+    """Edge weights: numbers without a gradient."""
+    if isinstance(value, torch.Tensor) and value.requires_grad:
+        raise KindError(
+            "weight asks for a gradient, but edge weights are data and carry none; multiply the hazard by a parameter, "
+            "or give the layer a factor in layer_weights, and pass weight.detach() here"
+        )
+    return as_numbers(value, "weight")
+
+
+def as_numbers(value: ArrayLike | torch.Tensor, name: str) -> NDArray[np.float32]:
+    """Numbers as float32."""
+    array = as_array(value, name)
+    if array.size and array.dtype.kind not in "iuf":
+        raise KindError(f"{name} must hold numbers, got {array.dtype}; leave it out for 1")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused as such
+        return array.astype(np.float32)
 
 
 def check_array(where: str, value: object) -> None:
@@ -101,7 +144,14 @@ def check_pairs(source: NDArray[np.int64], target: NDArray[np.int64], weight: ND
             )
 
 
-def check_places(where: str, place: Any, indptr: Any, member: Any, contacts: float | None) -> None:  # noqa: ANN401
+def check_places(
+    where: str,
+    place: Any,  # noqa: ANN401
+    indptr: Any,  # noqa: ANN401
+    member: Any,  # noqa: ANN401
+    contacts: float | None,
+    activity: Any = None,  # noqa: ANN401
+) -> None:
     """Check that both sides of a place layer say the same.
 
     Args:
@@ -110,11 +160,16 @@ def check_places(where: str, place: Any, indptr: Any, member: Any, contacts: flo
         indptr: (num_places + 1,) first member of each place.
         member: (num_members,) rows of the members.
         contacts: Mean co-members met per day, or None.
+        activity: (num_agents,) activity of each agent, or None.
 
     Raises:
-        DataError: A place, offset or row is out of range, members do not ascend, or place and member disagree.
-        KindError: Places or rows are no integers.
+        DataError: A place, offset or row is out of range, members do not ascend, place and member disagree, or an
+            activity is negative or not finite.
+        KindError: Places or rows are no integers, or activities no floats.
+        ShapeError: There is not one activity per agent.
     """
+    if activity is not None:
+        _check_activity(where, activity, place.shape[0])
     if contacts is not None and not (np.isfinite(contacts) and contacts >= 0):
         raise DataError(f"{where}: contacts must be finite and >= 0, or None for everyone once a day, got {contacts}")
     if isinstance(indptr, np.ndarray):
@@ -144,6 +199,18 @@ def check_places(where: str, place: Any, indptr: Any, member: Any, contacts: flo
     visitors = int(np.count_nonzero(place >= 0))
     if visitors != member.size:
         raise DataError(f"{where}: {visitors} agents have a place, but only {member.size} are members; {_FROM_PLACES}")
+
+
+def _check_activity(where: str, activity: Any, num_agents: int) -> None:  # noqa: ANN401
+    if activity.shape[0] != num_agents:
+        raise ShapeError(f"{where}: activity must have one value per agent ({num_agents}), got {activity.shape[0]}")
+    if np.dtype(activity.dtype).kind != "f":
+        raise KindError(f"{where}: activity must hold floats, got {activity.dtype}; convert it with .astype('float32')")
+    if isinstance(activity, np.ndarray):
+        bad = ~(np.isfinite(activity) & (activity >= 0))
+        if bad.any():
+            at = int(bad.argmax())
+            raise DataError(f"{where}: activity[{at}] is {activity[at]}; an activity must be finite and >= 0")
 
 
 def check_areas(num_agents: int, area_start: NDArray[Any], area_region: NDArray[Any]) -> None:

@@ -18,7 +18,18 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from gnabm.checks import check_areas, check_array, check_edges, check_groups, check_pairs, check_places
+from gnabm.checks import (
+    as_array,
+    as_numbers,
+    as_rows,
+    as_weights,
+    check_areas,
+    check_array,
+    check_edges,
+    check_groups,
+    check_pairs,
+    check_places,
+)
 from gnabm.errors import DataError, KindError, ShapeError, UnknownFieldError, nearest
 
 Array = Any
@@ -59,6 +70,7 @@ class Places:
         contacts: Mean number of co-members met per day, c; the weight between two of n members is
             min(c, n - 1) / (n - 1). None: every co-member once a day, weight 1.
         setting: Where these contacts happen.
+        activity: (num_agents,) float32 a >= 0: the weight between two members is multiplied by a_i a_j. None for 1.
     """
 
     place: Array
@@ -66,6 +78,7 @@ class Places:
     member: Array
     contacts: float | None = None
     setting: str = "other"
+    activity: Array | None = None
     _checked: bool = field(default=False, init=False, repr=False)
 
     @staticmethod
@@ -74,6 +87,7 @@ class Places:
         contacts: float | None = None,
         setting: str = "other",
         num_places: int | None = None,
+        activity: ArrayLike | torch.Tensor | None = None,
     ) -> Places:
         """Places with their members, from the place of each agent.
 
@@ -82,10 +96,11 @@ class Places:
             contacts: Mean number of co-members met per day, or None for every co-member once.
             setting: Where these contacts happen.
             num_places: Number of places, when the last ones may be empty; None: up to the highest that occurs.
+            activity: (num_agents,) how active each agent is in its place, or None for 1.
 
         Raises:
             DataError: A place is below -1 or not below num_places.
-            KindError: Places are not integers.
+            KindError: Places are not integers, or activities are not numbers.
 
         Example:
             >>> Places.of([1, -1, 0, 1]).member.tolist()
@@ -106,7 +121,8 @@ class Places:
         np.cumsum(np.bincount(codes[codes >= 0], minlength=number), out=indptr[1:])
         member = np.argsort(codes, kind="stable")[codes.size - int(indptr[-1]) :]
         rows = np.int32 if max(codes.size, number) < 2**31 else np.int64
-        return Places(codes.astype(rows), indptr, member.astype(rows), contacts, setting)
+        active = None if activity is None else as_numbers(activity, "activity")
+        return Places(codes.astype(rows), indptr, member.astype(rows), contacts, setting, active)
 
     @property
     def num_places(self) -> int:
@@ -196,42 +212,6 @@ class Mixing:
 Layer = Edges | Places | Mixing
 
 
-def as_array(value: ArrayLike | torch.Tensor, name: str) -> NDArray[Any]:
-    """NumPy view of an array, tensor or list."""
-    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-    if array.ndim != 1:
-        raise ShapeError(f"{name} must be one-dimensional, got shape {array.shape}")
-    return array
-
-
-def _rows(value: ArrayLike | torch.Tensor, name: str, num_agents: int) -> NDArray[np.int64]:
-    array = as_array(value, name)
-    if array.size and array.dtype.kind not in "iu":
-        raise KindError(
-            f"{name} must hold integer ids of agents, got {array.dtype}; map names to 0..num_agents-1 first"
-        )
-    bad = np.flatnonzero((array < 0) | (array >= num_agents))
-    if bad.size:
-        raise DataError(
-            f"{name}[{bad[0]}] is {array[bad[0]]}, outside 0..{num_agents - 1} ({bad.size} such ids); "
-            "raise num_agents or renumber the agents"
-        )
-    return array.astype(np.int64)
-
-
-def _weights(value: ArrayLike | torch.Tensor) -> NDArray[np.float32]:
-    if isinstance(value, torch.Tensor) and value.requires_grad:
-        raise KindError(
-            "weight asks for a gradient, but edge weights are data and carry none; multiply the hazard by a parameter, "
-            "or give the layer a factor in layer_weights, and pass weight.detach() here"
-        )
-    array = as_array(value, "weight")
-    if array.size and array.dtype.kind not in "iuf":
-        raise KindError(f"weight must hold numbers, contacts per day, got {array.dtype}; leave it out for 1")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused as such
-        return array.astype(np.float32)
-
-
 def _check_layer(name: str, layer: Layer, num_agents: int) -> None:
     """Check a layer against the number of agents and, once, in itself."""
     where = f"layer {name!r}"
@@ -242,6 +222,8 @@ def _check_layer(name: str, layer: Layer, num_agents: int) -> None:
                 arrays["weight"] = layer.weight
         case Places():
             arrays = {"place": layer.place, "indptr": layer.indptr, "member": layer.member}
+            if layer.activity is not None:
+                arrays["activity"] = layer.activity
         case Mixing():
             arrays = {"group": layer.group}
         case _:
@@ -257,7 +239,7 @@ def _check_layer(name: str, layer: Layer, num_agents: int) -> None:
         case Edges():
             check_edges(where, layer.indptr, layer.source, layer.weight)
         case Places():
-            check_places(where, layer.place, layer.indptr, layer.member, layer.contacts)
+            check_places(where, layer.place, layer.indptr, layer.member, layer.contacts, layer.activity)
         case Mixing():
             check_groups(where, layer.group, layer.area_start, layer.counts)
     object.__setattr__(layer, "_checked", True)
@@ -344,8 +326,8 @@ class Contacts:
             raise DataError(f"num_agents must not be negative, got {num_agents}")
         if duplicates not in ("error", "sum"):
             raise DataError(f"duplicates must be 'error' or 'sum', got {duplicates!r}")
-        src, dst = _rows(source, "source", num_agents), _rows(target, "target", num_agents)
-        w = None if weight is None else _weights(weight)
+        src, dst = as_rows(source, "source", num_agents), as_rows(target, "target", num_agents)
+        w = None if weight is None else as_weights(weight)
         if src.shape != dst.shape or (w is not None and w.shape != src.shape):
             sizes = [a.shape[0] for a in (src, dst, w) if a is not None]
             raise ShapeError(f"source, target and weight must have one entry per edge, got {sizes}")
@@ -376,7 +358,7 @@ def _compress(
                 f"({code.size - start.size} repeats in all); pass duplicates='sum' to add their weights"
             )
         ones = np.ones(code.size, dtype=np.float32) if w is None else w
-        w = _weights(np.add.reduceat(ones.astype(np.float64), start))
+        w = as_weights(np.add.reduceat(ones.astype(np.float64), start))
         code = code[start]
         if not np.isfinite(w).all():
             again = code[~np.isfinite(w)][0]

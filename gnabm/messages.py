@@ -151,27 +151,40 @@ def push_places(active: Tensor, value: Tensor, place: Tensor, num_places: int) -
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _read_places(sums, own, place, weight, rows, some, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _read_places(sums, own, place, weight, activity, rows, some, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     zero = out.dtype.type(0)  # not own * 0, which is -0.0 or NaN for some values
     for k in numba.prange(out.size):
         # Signed on purpose: mixed with the loop's unsigned counter a row would become a float.
         i = rows[k] if some else np.int64(k)
         p = place[i]
-        out[k] = (sums[p] - own[i]) * weight[p] if p >= 0 else zero
+        if p < 0:
+            out[k] = zero
+        elif activity.size:
+            out[k] = ((sums[p] - own[i] * activity[i]) * weight[p]) * activity[i]
+        else:
+            out[k] = (sums[p] - own[i]) * weight[p]
 
 
 _NO_ROWS = torch.empty(0, dtype=torch.int64)
 
 
-def read_places(sums: Tensor, own: Tensor, place: Tensor, weight: Tensor, rows: Tensor | None = None) -> Tensor:
-    r"""What each agent receives from its place, itself excluded: :math:`(\sum_{j \in p} x_j - x_i) w_p`.
+def read_places(
+    sums: Tensor,
+    own: Tensor,
+    place: Tensor,
+    weight: Tensor,
+    rows: Tensor | None = None,
+    activity: Tensor | None = None,
+) -> Tensor:
+    r"""What each agent receives from its place, itself excluded: :math:`a_i w_p (\sum_{j \in p} a_j x_j - a_i x_i)`.
 
     Args:
-        sums: (num_places,) or (num_places, F).
+        sums: (num_places,) or (num_places, F) of what the members send, times their activity.
         own: (num_agents,) or (num_agents, F) what each agent sends itself.
         place: (num_agents,) int32, -1 for none.
         weight: (num_places,) contacts per day with each co-member.
         rows: (num_rows,) int64 agents to read for, or None for all.
+        activity: (num_agents,) a, or None for 1.
 
     Returns:
         (num_rows,) or (num_rows, F); 0 for agents without a place. Differentiable in sums and own.
@@ -185,6 +198,7 @@ def read_places(sums: Tensor, own: Tensor, place: Tensor, weight: Tensor, rows: 
             own.numpy(),
             place.numpy(),
             weight.numpy(),
+            (_NO_WEIGHT if activity is None else activity).to(own.dtype).numpy(),
             at.numpy(),
             rows is not None,
             out.numpy(),
@@ -192,12 +206,21 @@ def read_places(sums: Tensor, own: Tensor, place: Tensor, weight: Tensor, rows: 
         return out
     if rows is not None:
         own, place = own.index_select(0, rows), place.index_select(0, rows)
+        activity = None if activity is None else activity.index_select(0, rows)
     somewhere = place >= 0
     at = place.clamp(min=0)  # -1 would be no index; those rows are set to 0 below
     factor = weight.index_select(0, at)
     if own.dim() > 1:
         somewhere, factor = somewhere.unsqueeze(1), factor.unsqueeze(1)
-    return torch.where(somewhere, (sums.index_select(0, at) - own) * factor, torch.zeros_like(own))
+    received = (sums.index_select(0, at) - weigh(own, activity)) * factor
+    return torch.where(somewhere, weigh(received, activity), torch.zeros_like(own))
+
+
+def weigh(x: Tensor, activity: Tensor | None) -> Tensor:
+    """Values (n,) or (n, F) times the activity (n,) of their rows; None for 1."""
+    if activity is None:
+        return x
+    return x * (activity if x.dim() == 1 else activity.unsqueeze(1)).to(x.dtype)
 
 
 @numba.njit(cache=True, nogil=True)

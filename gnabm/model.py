@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gnabm.agents import Agents, Column, Field, Stage, StageName, Stages
 from gnabm.errors import ConflictError, DataError, KindError
 from gnabm.rule import Merge, Reproducibility, Rule
+from gnabm.transmission import Transmission
 
 GROUPS = ("region", "age_group")
 """Labels by which observables are grouped unless they say otherwise; those that a population lacks are left out."""
@@ -94,6 +95,7 @@ class Model(nn.Module):
         initial: Rules that make the initial state, run once before step 0.
         observe: Observables.
         name: Name for people.
+        transmission: Courses of an infection, which a reproduction number follows from; None where there is none.
 
     Raises:
         ConflictError: Two rules of a phase write one field without saying how, or share a name.
@@ -108,6 +110,7 @@ class Model(nn.Module):
         initial: Rule | Sequence[Rule] = (),
         observe: Sequence[Observable] = (count_by_stage,),
         name: str = "model",
+        transmission: Transmission | None = None,
     ) -> None:
         super().__init__()
         for part in rules:
@@ -125,6 +128,7 @@ class Model(nn.Module):
         self.phases, self.initial = phases, start
         self._modules_of_rules = nn.ModuleList([*start, *(rule for phase in phases for rule in phase)])
         self.state, self.observe, self.name = dict(state), tuple(observe), name
+        self.transmission = transmission
         self._check([start, *phases])
 
     def _check(self, phases: Sequence[Sequence[Rule]]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gnabm.errors import ShapeError, UnknownFieldError, nearest
-from gnabm.messages import pull_edges, push_edges, push_places, read_places, segment_sum
+from gnabm.messages import pull_edges, push_edges, push_places, read_places, segment_sum, weigh
 from gnabm.mixing import MixingTables, drawn_sum, expected_sum
 from gnabm.random import salt
 from gnabm.shard import EdgeShard, MixingShard, PlaceShard, Shard
@@ -171,7 +171,8 @@ class NeighbourLayer:
             case PlaceShard():
                 if self.name not in sent.place_sums:
                     sent.place_sums[self.name] = _place_sums(layer, sent)
-                return read_places(sent.place_sums[self.name], sent.x, layer.place, layer.weight, rows)
+                sums = sent.place_sums[self.name]
+                return read_places(sums, sent.x, layer.place, layer.weight, rows, layer.own_activity)
             case MixingShard():
                 return _take(self._mix(layer, sent), rows)
 
@@ -199,5 +200,7 @@ def _edges(layer: EdgeShard, sent: Sent) -> Tensor:
 
 def _place_sums(layer: PlaceShard, sent: Sent) -> Tensor:
     if sent.push:
-        return push_places(*sent.active, layer.of_source, layer.num_places)
-    return segment_sum(sent.dense.index_select(0, layer.member), layer.indptr)
+        active, value = sent.active
+        activity = None if layer.activity is None else layer.activity.index_select(0, active)
+        return push_places(active, weigh(value, activity), layer.of_source, layer.num_places)
+    return segment_sum(weigh(sent.dense, layer.activity).index_select(0, layer.member), layer.indptr)

@@ -35,10 +35,15 @@ class Rule(nn.Module):
     `writes` names the fields that `forward` may return and how they merge with other rules' writes. The default
     fits rules that move agents between stages. `name` (the class name unless set) keys the rule's draws. Set
     `reproducibility` to what `gnabm.testing.RuleConformance` found; a run's record carries it.
+
+    A rule with `infects` makes infections: the agents whose stage it changes. Its one `contacts.sum_neighbours(x,
+    weights)` is their hazard, from which a run that records infections tells who infected whom; a rule that infects
+    without it brings infections from outside.
     """
 
     writes: ClassVar[Mapping[str, Merge]] = {"stage": "exclusive"}
     reproducibility: ClassVar[Reproducibility] = "unchecked"
+    infects: ClassVar[bool] = False
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__()

@@ -58,6 +58,8 @@ class PlaceShard:
         indptr: (num_places + 1,) int64.
         member: (num_members,) int32 sources, ascending within a place.
         weight: (num_places,) float32 contacts per day with each co-member.
+        activity: (num_sources,) float32 activity of each source, or None for 1.
+        first_owned: Place of the first owned agent among the sources.
     """
 
     place: Tensor
@@ -65,6 +67,13 @@ class PlaceShard:
     indptr: Tensor
     member: Tensor
     weight: Tensor
+    activity: Tensor | None
+    first_owned: int
+
+    @property
+    def own_activity(self) -> Tensor | None:
+        """(num_owned,) activity of the owned agents, or None for 1."""
+        return None if self.activity is None else self.activity.narrow(0, self.first_owned, self.place.shape[0])
 
     @property
     def num_places(self) -> int:
@@ -203,7 +212,7 @@ def cut(population: Population, group: ShardGroup | None = None, bounds: Sequenc
     raw: dict[str, Any] = {name: _read(layer, low, high) for name, layer in population.contacts.layers.items()}
     sources, halo = _connect(raw, edges, group)
     layers = {
-        name: _localise(name, layer, raw[name], sources, edges, group)
+        name: _localise(name, layer, raw[name], sources, edges, group, halo)
         for name, layer in population.contacts.layers.items()
     }
     return Shard(group, edges, columns, dict(population.fields), layers, halo)
@@ -219,16 +228,13 @@ def _read(layer: Edges | Places | Mixing, low: int, high: int) -> dict[str, NDAr
             return {"indptr": indptr - first, "rows": np.asarray(layer.source[first:last]), "weight": weight}
         case Places():
             place = np.asarray(layer.place[low:high])
+            activity = None if layer.activity is None else np.asarray(layer.activity[low:high], dtype=np.float32)
             touched = _distinct(place[place >= 0], layer.num_places)
+            found = {"place": place, "activity": activity, "touched": touched}
             if touched.size == layer.num_places:
-                return {
-                    "place": place,
-                    "touched": touched,
-                    "indptr": layer.indptr[:],
-                    "rows": layer.member[:],
-                }
+                return {**found, "indptr": layer.indptr[:], "rows": layer.member[:]}
             indptr, member = _read_places(layer.indptr, layer.member, touched)
-            return {"place": place, "touched": touched, "indptr": indptr, "rows": member}
+            return {**found, "indptr": indptr, "rows": member}
         case Mixing():
             return {"group": np.asarray(layer.group[low:high]), "rows": np.empty(0, dtype=np.int64)}
 
@@ -279,7 +285,7 @@ def _connect(raw: dict[str, Any], bounds: tuple[int, ...], group: ShardGroup) ->
 
 def _localise(
     name: str, layer: Edges | Places | Mixing, raw: dict[str, Any], sources: NDArray[np.int64] | None,
-    bounds: tuple[int, ...], group: ShardGroup,
+    bounds: tuple[int, ...], group: ShardGroup, halo: Halo,
 ) -> LayerShard:  # fmt: skip
     num_sources = bounds[-1] if sources is None else sources.size
     rows = raw["rows"] if sources is None else _number(raw["rows"], sources, *bounds[group.rank : group.rank + 2])
@@ -300,9 +306,13 @@ def _localise(
                 local = np.where(place >= 0, numbered[place], np.int32(-1))
             of_source = np.full(num_sources, -1, dtype=np.int32)
             of_source[rows] = np.repeat(np.arange(size.size, dtype=np.int32), size)
+            own = None if raw["activity"] is None else torch.from_numpy(raw["activity"])
+            with torch.no_grad():  # activities are data
+                activity = None if own is None else halo.dense(group, own)
             return PlaceShard(
                 torch.from_numpy(local), torch.from_numpy(of_source), torch.from_numpy(indptr),
-                torch.from_numpy(rows.astype(np.int32)), torch.from_numpy(layer.weights(size)),
+                torch.from_numpy(rows.astype(np.int32)), torch.from_numpy(layer.weights(size)), activity,
+                halo.first[group.rank],
             )  # fmt: skip
         case Mixing():
             return _localise_mixing(name, layer, raw["group"], bounds, group)

@@ -18,32 +18,39 @@ _BLOCK = 1 << 20
 
 @numba.njit(cache=True)
 def _place_meetings(
-    indptr: Ints, group: Codes, weight: NDArray[np.float32], total: Floats
+    indptr: Ints, group: Codes, activity: Floats, weight: NDArray[np.float32], total: Floats
 ) -> None:  # pragma: no cover - compiled
     groups = total.shape[0]
     count = np.zeros(groups, np.int64)
+    sums, squares = np.zeros(groups), np.zeros(groups)
     present = np.zeros(groups, np.int64)
     for place in range(indptr.shape[0] - 1):
         found = 0
         for i in range(indptr[place], indptr[place + 1]):
-            if count[group[i]] == 0:
-                present[found] = group[i]
+            g = group[i]
+            if count[g] == 0:
+                present[found] = g
                 found += 1
-            count[group[i]] += 1
+            count[g] += 1
+            a = activity[i] if activity.size else 1.0
+            sums[g] += a
+            squares[g] += a * a
         w = weight[place]
         for x in range(found):
             a = present[x]
             for y in range(found):
                 b = present[y]
-                total[a, b] += w * count[a] * (count[b] - (1 if a == b else 0))
+                total[a, b] += w * (sums[a] * sums[b] - (squares[a] if a == b else 0.0))
         for x in range(found):
             count[present[x]] = 0
+            sums[present[x]] = squares[present[x]] = 0.0
 
 
 def _places(layer: Places, group: Codes, num_groups: int) -> Floats:
     """(A, A) contacts per day summed over participants; places whole in each block, memory bounded."""
     total = np.zeros((num_groups, num_groups))
     indptr = np.asarray(layer.indptr[:], np.int64)
+    activity = None if layer.activity is None else column(layer.activity)
     first = 0
     while first < layer.num_places:
         last = int(np.searchsorted(indptr, indptr[first] + _BLOCK, side="right")) - 1
@@ -51,7 +58,8 @@ def _places(layer: Places, group: Codes, num_groups: int) -> Floats:
         members = np.asarray(layer.member[int(indptr[first]) : int(indptr[last])])
         part = indptr[first : last + 1]
         weight = layer.weights(np.diff(part))
-        _place_meetings(part - part[0], group[members], weight, total)
+        active = np.empty(0) if activity is None else activity[members].astype(np.float64)
+        _place_meetings(part - part[0], group[members], active, weight, total)
         first = last
     return total
 

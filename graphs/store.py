@@ -118,7 +118,14 @@ def _layer(group: zarr.Group, record: Mapping[str, Any], path: Path) -> Layer:
     try:
         match record["kind"]:
             case "places":
-                return Places(arrays["place"], arrays["indptr"], arrays["member"], record.get("contacts"), setting)
+                return Places(
+                    arrays["place"],
+                    arrays["indptr"],
+                    arrays["member"],
+                    record.get("contacts"),
+                    setting,
+                    arrays.get("activity"),
+                )
             case "edges":
                 return Edges(arrays["indptr"], arrays["source"], arrays.get("weight"), setting)
             case "mixing":

@@ -28,7 +28,7 @@ def awkward_population(num_agents: int, *, integer_weights: bool = False, seed: 
     Returns:
         Columns key, age, age_group, region, area. Layers: `friends` (edges with heavy-tailed in-degrees; a tenth of the
         agents have none), `home` (places, everyone meets; some agents have none, some places are empty),
-        `site` (places with few contacts per visit), `community` (drawn mixing, three levels, groups that an area or
+        `site` (places with few contacts per visit, members more or less active), `community` (drawn mixing, three levels, groups that an area or
         a region lacks) and `field` (expected mixing).
     """
     rng = np.random.default_rng(seed)
@@ -52,11 +52,12 @@ def awkward_population(num_agents: int, *, integer_weights: bool = False, seed: 
     }
     few = None if integer_weights else 4.5
     site = rng.integers(-1, max(num_agents // 30, 1), num_agents)
+    active = rng.integers(0, 3, num_agents) if integer_weights else rng.gamma(2.0, 0.5, num_agents)
     friends, home = _friends(num_agents, integer_weights, rng), _homes(num_agents, rng)
     layers: dict[str, Layer] = {
         "friends": friends,
         "home": Places.of(home, num_places=int(home.max()) + 4),
-        "site": Places.of(site, few),
+        "site": Places.of(site, few, activity=active),
         "community": _mixing(age, start, 3.0, rng),
     }
     if not integer_weights:
@@ -149,6 +150,7 @@ def _permute(layer: Layer, order: NDArray[np.int64]) -> Layer:
             return replace(layer, indptr=ends.astype(np.int64), source=source[at].astype(np.int32), weight=weight)
         case Places():
             place = np.asarray(layer.place[:])[order]
-            return Places.of(place, layer.contacts, layer.setting, layer.num_places)
+            activity = None if layer.activity is None else np.asarray(layer.activity[:])[order]
+            return Places.of(place, layer.contacts, layer.setting, layer.num_places, activity)
         case Mixing():
             return replace(layer, group=np.asarray(layer.group[:])[order])

@@ -42,7 +42,7 @@ def make_population(agents=AGENTS, seed=5):
     layers = {
         "home": Places.of(home, setting="home"),
         **edges(rng, agents).layers,
-        "site": Places.of(site, 6.0, "work", num_places=80),
+        "site": Places.of(site, 6.0, "work", num_places=80, activity=rng.gamma(2.0, 0.5, agents)),
         "drawn": mixing(age, area_start, area_region, expected=False),
         "expected": mixing(age, area_start, area_region, expected=True),
     }
@@ -105,7 +105,9 @@ def model_of_session():
 def _arrays(layer):
     names = {Edges: ("indptr", "source", "weight"), Places: ("place", "indptr", "member")}
     mixing = ("group", "matrix", "area_start", "area_region", "counts")
-    return {name: np.asarray(getattr(layer, name)) for name in names.get(type(layer), mixing)}
+    arrays = {name: np.asarray(getattr(layer, name)) for name in names.get(type(layer), mixing)}
+    active = getattr(layer, "activity", None)
+    return arrays if active is None else {**arrays, "activity": active}
 
 
 @pytest.fixture(scope="session")

@@ -69,8 +69,10 @@ def test_one_shard_has_no_border(population, model):
 
 def test_contacts_per_agent_are_those_of_the_layers(population, model):
     layers, found = population.contacts.layers, plan(population, model, steps=1).layers
-    size = np.diff(layers["site"].indptr)
-    assert found["site"].per_agent == pytest.approx((size * np.minimum(6.0, np.maximum(size - 1, 0))).sum() / 3000)
+    site = layers["site"]
+    together = (site.place[:, None] == site.place) & (site.place >= 0)[:, None] & ~np.eye(3000, dtype=bool)
+    pairs = together * np.outer(site.activity, site.activity) * site.weights(np.diff(site.indptr))[site.place]
+    assert found["site"].per_agent == pytest.approx(pairs.sum() / 3000)
     size = np.diff(layers["home"].indptr)
     assert found["home"].per_agent == pytest.approx((size * (size - 1)).sum() / 3000)
     assert found["friends"].per_agent == pytest.approx(layers["friends"].weight.sum(dtype=float) / 3000)

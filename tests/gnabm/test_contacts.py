@@ -278,3 +278,15 @@ def test_layers_on_disk_are_not_read():
         "mixing": Mixing(Unread(mixing.group), mixing.matrix, mixing.area_start, mixing.area_region, mixing.counts),
     }
     assert list(Contacts(layers, 3)) == list(layers)
+
+
+def test_activities_are_checked():
+    with pytest.raises(ShapeError, match="one value per agent"):
+        Contacts({"site": Places.of([0, 0], activity=[1.0])}, 2)
+    with pytest.raises(DataError, match=r"activity\[1\] is -1"):
+        Contacts({"site": Places.of([0, 0], activity=[1.0, -1.0])}, 2)
+    with pytest.raises(KindError, match="must hold floats"):
+        place = Places.of([0, 0])
+        Contacts({"site": Places(place.place, place.indptr, place.member, activity=np.array([1, 1]))}, 2)
+    with pytest.raises(KindError, match="activity must hold numbers"):
+        Places.of([0, 0], activity=["a", "b"])

@@ -71,6 +71,14 @@ def test_layers_are_added_with_their_weights():
     torch.testing.assert_close(graph.sum_neighbours(x, weights), expected)
 
 
+def test_activity_multiplies_what_both_ends_of_a_contact_do():
+    site, x = POPULATION.contacts["site"], sends(share=1.0).double()
+    size = np.bincount(site.place[site.place >= 0], minlength=site.num_places)
+    together = (site.place[:, None] == site.place) & (site.place >= 0) & ~np.eye(700, dtype=bool)
+    weight = together * site.weights(size)[site.place] * np.outer(site.activity, site.activity)
+    torch.testing.assert_close(neighbours()["site"].sum_neighbours(x), torch.from_numpy(weight @ x.numpy()))
+
+
 def test_one_field_is_sent_once():
     graph, x = neighbours(), sends()
     assert graph.send(x) is graph.only(torch.arange(3)).send(x)
