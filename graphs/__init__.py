@@ -1,6 +1,7 @@
 """graphs: who meets whom. Populations from published tables or your own, and the store that holds them."""
 
 from graphs.building import build, ensure
+from graphs.encounters import encounters
 from graphs.fidelity import contact_matrices, summarise
 from graphs.pyg import from_pyg
 from graphs.sources import countries
@@ -11,6 +12,7 @@ __all__ = [
     "build",
     "contact_matrices",
     "countries",
+    "encounters",
     "ensure",
     "from_pyg",
     "from_tables",

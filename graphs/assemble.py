@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gnabm.contacts import Places
+from graphs.activity import activity_in_setting
 from graphs.age_groups import FIELD, age_group
 from graphs.country import Plan
-from graphs.mixing import NUM_GROUPS, activity_group, reciprocal, setting_mean, visit_contacts
+from graphs.mixing import NUM_GROUPS, activity_group, reciprocal, visit_contacts
 from graphs.people import People
 from graphs.rounding import group_by
 from graphs.schools import Membership, Schools
 from graphs.sources import Country
+from graphs.staff import Staff, appoint
 from graphs.work import Sites
 
 Array = NDArray[Any]
@@ -46,15 +49,15 @@ def assemble(plan: Plan, people: list[People], schools: list[Schools], sites: li
     }
     layers: dict[str, dict[str, Array]] = {
         "home": _homes(people, num_agents),
-        "class": _join([part.classes for part in schools], plan.row_start),
-        "school": _join([part.schools for part in schools], plan.row_start),
+        **_schools(plan, schools, sites, age),
         "team": _from_members(num_agents, [part.team_rows for part in sites], [part.team_size for part in sites]),
         "site": _from_members(num_agents, [part.rows for part in sites], [part.site_size for part in sites]),
         "community": _community(plan, age, area),
     }
     contacts = _visits(plan.country, layers, age)
-    layers["school"]["sector"] = np.concatenate([part.sector for part in schools])
     layers["site"]["enterprise_class"] = np.concatenate([part.enterprise_class for part in sites])
+    layers["site"]["enterprise"] = _number_on([part.enterprise for part in sites])
+    layers["site"]["region"] = np.repeat(np.arange(len(sites), dtype=np.uint8), [len(part.site_size) for part in sites])
     return Assembled(columns, layers, _records(plan.country, contacts), _fields(plan.country))
 
 
@@ -64,6 +67,33 @@ def _homes(people: list[People], num_agents: int) -> dict[str, Array]:
     place = np.concatenate([part.home + np.int32(first) for part, first in zip(people, before, strict=True)])
     indptr, member = group_by(place, int(counts.sum()))
     return {"place": place, "indptr": indptr, "member": member}
+
+
+def _schools(
+    plan: Plan, schools: list[Schools], sites: list[Sites], age: NDArray[np.uint8]
+) -> dict[str, dict[str, Array]]:
+    """Classes and schools of the country with their staff; of schools also sector, pupils, and the rows of staff."""
+    start = plan.row_start[[zone[0] for zone in plan.zones]]
+    classes = _join([part.classes for part in schools], start)
+    around = _join([part.schools for part in schools], start)
+    sector = np.concatenate([part.sector for part in schools])
+    roll = np.diff(around["indptr"])
+    wanted = roll / plan.country.pupils_per_staff[sector]
+    first = 0
+    staff: list[Staff] = []
+    for zone, part in zip(plan.zones, schools, strict=True):
+        own = slice(first, first + len(part.sector))
+        pupils = around["member"][around["indptr"][own.start] : around["indptr"][own.stop]]
+        workers = np.concatenate([sites[region].rows for region in zone])
+        size = np.concatenate([sites[region].site_size for region in zone])
+        staff.append(appoint(around["place"], classes["place"], pupils, wanted[own], workers, size, age))
+        first = own.stop
+    rows = np.concatenate([part.rows for part in staff])
+    for layer, places in ((classes, [part.group for part in staff]), (around, [part.school for part in staff])):
+        layer["place"][rows] = np.concatenate(places)
+        layer["indptr"], layer["member"] = group_by(layer["place"], len(layer["indptr"]) - 1)
+    records = {"sector": sector, "roll": roll, "staff": np.sort(rows).astype(np.int32)}
+    return {"class": classes, "school": {**around, **records}}
 
 
 def _join(parts: list[Membership], row_start: Ints) -> dict[str, Array]:
@@ -80,6 +110,13 @@ def _join(parts: list[Membership], row_start: Ints) -> dict[str, Array]:
         "indptr": np.concatenate([np.zeros(1, np.int64), *indptr]),
         "member": np.concatenate(member),
     }
+
+
+def _number_on(parts: list[Ints]) -> NDArray[np.int32]:
+    """Numbers that start from 0 in each region, counted on over the regions."""
+    counts = np.array([int(part.max(initial=-1)) + 1 for part in parts])
+    first = np.cumsum(counts) - counts
+    return np.concatenate([part + before for part, before in zip(parts, first, strict=True)]).astype(np.int32)
 
 
 def _from_members(num_agents: int, rows: list[Ints], sizes: list[Ints]) -> dict[str, Array]:
@@ -109,27 +146,31 @@ def _community(plan: Plan, age: NDArray[np.uint8], area: NDArray[np.int32]) -> d
 
 
 def _visits(country: Country, layers: dict[str, dict[str, Array]], age: NDArray[np.uint8]) -> dict[str, float]:
-    """Contacts per visit that meet the published totals of school ages (5-19) and of work.
+    """Give the layers of school and work an activity, and find their contacts per visit.
 
-    Pupils carry all that ages 5-19 report at school, workers all that anybody reports at work.
+    Members carry all contacts that anybody reports in the setting, made mutual on this population: contacts per
+    visit meet their mean, activities by age their distribution.
 
-    School contacts of adults and of children below school age are nobody's here: no layer holds staff or
-    preschools.
+    Returns:
+        Contacts per visit of each of these layers.
     """
     group = activity_group(age)
     everyone = np.bincount(group, minlength=NUM_GROUPS)
-    pupils = np.bincount(group[layers["school"]["member"]], minlength=NUM_GROUPS)
-    workers = np.bincount(group[layers["site"]["member"]], minlength=NUM_GROUPS)
-    school_age = np.where((np.arange(NUM_GROUPS) >= 1) & (np.arange(NUM_GROUPS) <= 3), everyone, 0)
-    school = setting_mean(country.contacts["school"], school_age, pupils)
-    work = setting_mean(country.contacts["work"], everyone, workers)
-    wanted = {
-        "class": school * country.assumed["class_share"],
-        "school": school * (1 - country.assumed["class_share"]),
-        "team": work * country.assumed["team_share"],
-        "site": work * (1 - country.assumed["team_share"]),
-    }
-    return {name: visit_contacts(value, np.diff(layers[name]["indptr"])) for name, value in wanted.items()}
+    contacts: dict[str, float] = {}
+    for setting, names in (("school", ("class", "school")), ("work", ("team", "site"))):
+        target = reciprocal(country.contacts[setting], everyone)
+        share = country.assumed[f"{names[0]}_share"]
+        sizes = [np.diff(layers[name]["indptr"]) for name in names]
+        total = float((target.sum(axis=1) * everyone).sum())
+        contacts.update(zip(names, visit_contacts(total, (share, 1 - share), sizes), strict=True))
+        places = [
+            Places(made["place"], made["indptr"], made["member"], contacts[name])
+            for name, made in ((name, layers[name]) for name in names)
+        ]
+        activity = activity_in_setting(places, group, target)
+        for name in names:
+            layers[name]["activity"] = activity
+    return contacts
 
 
 def _records(country: Country, contacts: dict[str, float]) -> list[dict[str, Any]]:

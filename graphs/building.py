@@ -22,7 +22,7 @@ from graphs.sources import check_country, load_country
 from graphs.store import SCHEMA, block_size, read_attributes, write_store
 from graphs.work import Sites
 
-GENERATOR = 1
+GENERATOR = 2
 """Raised whenever the same config and tables give another population."""
 _KEYS = ("country", "num_agents", "seed")
 
@@ -121,13 +121,15 @@ def _run(plan: Plan, scheduler: str, num_workers: int | None) -> tuple[list[Peop
     shared = delayed(plan, traverse=False, pure=False)
     regions = range(len(plan.region_people))
     people = [delayed(people_task, pure=False)(shared, r) for r in regions]
-    schools = [delayed(schools_task, pure=False)(shared, r, people[r]) for r in regions]
+    schools = [
+        delayed(schools_task, pure=False)(shared, z, [people[r] for r in zone]) for z, zone in enumerate(plan.zones)
+    ]
     workers = [delayed(workers_task, pure=False)(shared, r, people[r]) for r in regions]
     arrivals = [[delayed(arrivals_of, pure=False)(workers[home], r) for home in regions] for r in regions]
     sites = [delayed(sites_task, pure=False)(shared, r, arrivals[r]) for r in regions]
     done = compute([*people, *schools, *sites], scheduler, num_workers)
-    count = len(regions)
-    return done[:count], done[count : 2 * count], done[2 * count :]
+    first, last = len(people), len(people) + len(schools)
+    return done[:first], done[first:last], done[last:]
 
 
 def _attributes(plan: Plan, resolved: Resolved, made: Assembled) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 r"""Kinds of household: how many people of each ten-year band live together, and how common each kind is.
 
-Every composition of 1 to 8 people over the bands 0-9, ..., 60-69, 70+ is enumerated. Its weight is the
-maximum-entropy one
+Every composition of 1 to 8 people over the bands 0-9, ..., 60-69, 70+ has the weight
 
 .. math:: w_c \propto q_c \exp(\lambda \cdot f_c)
 
-whose means of the features f (size, people per band, pairs of people per two bands) meet the census, with q_c
-the chance of the composition when people of a household were drawn independently from the ages of the
-country. The census of 2018 and the ages of 2023 disagree a little, so the pairs are met softly (a Gaussian
-slack).
+which is nearest (in relative entropy) to the prior q of `graphs.families` among those whose means of the
+features f (size, people per band, pairs of people per two bands) meet the census. Pairs are met softly (a
+Gaussian slack of 2 %), since their table is rounded and no household here has more than 8 people.
+
+The table of co-members is of 2018 and the ages are of 2023, with fewer children among as many people of the age
+of parents. Three things are held when it is moved to 2023 (`comember_targets`): families stay as common and have
+fewer children each; a child misses its co-members of an age by as many people as they miss it; the sizes of
+households stay, so adults make up the people whom children no longer are.
 
 Reference:
     Jaynes (1957), Phys. Rev. 106, 620-630; Sullivan et al. (2024), R. Soc. Open Sci. (the co-member table).
@@ -26,13 +29,15 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from gnabm.errors import DataError
+from graphs.families import MAX_SIZE, chance_of_homes, lattice
 from graphs.sources import NUM_BANDS, Country
 
 Floats = NDArray[np.float64]
-MAX_SIZE = 8
 _PAIRS = list(combinations_with_replacement(range(NUM_BANDS), 2))
-_SLACK_EXACT = 1e-4  # households by size and people by band, per household
-_SLACK_PAIRS = 1e-3  # pairs per household; the tables disagree by about this much
+_CHILDREN = 2  # bands of people under 20
+_SLACK_EXACT = 1e-4  # of households by size and people by band
+_SLACK_PAIRS = 0.02  # of pairs per household
+_LEAST_PAIRS = 5e-4  # pairs per household below which a share says little: the table has four decimals
 
 
 @dataclass(frozen=True)
@@ -65,20 +70,20 @@ def size_shares(country: Country) -> Floats:
 
 
 @lru_cache(maxsize=1)
-def enumerate_people() -> NDArray[np.int64]:
-    """(C, 8) every composition with an adult aged 20 or more, and one or two people aged 10-19 alone."""
-    rows = [
-        np.bincount(bands, minlength=NUM_BANDS)
-        for size in range(1, MAX_SIZE + 1)
-        for bands in combinations_with_replacement(range(NUM_BANDS), size)
-    ]
-    people = np.array(rows, dtype=np.int64)
+def _inhabited() -> NDArray[np.int64]:
+    """(C,) rows of the lattice with an adult aged 20 or more, or one or two people aged 10-19 alone."""
+    people = lattice()[0]
     size = people.sum(axis=1)
-    teenagers = (people[:, 1] == size) & (size <= 2)
-    people = people[(people[:, 2:].sum(axis=1) > 0) | teenagers]
+    teenagers = (people[:, 1] == size) & (size >= 1) & (size <= 2)
+    rows = np.flatnonzero((people[:, _CHILDREN:].sum(axis=1) > 0) | teenagers)
     # One order along which neighbours are alike, so that systematic rounding controls the youngest bands.
-    keys = (*(people[:, band] for band in reversed(range(NUM_BANDS))), people.sum(axis=1))
-    return np.asarray(people[np.lexsort(keys)])
+    keys = (*(people[rows, band] for band in reversed(range(NUM_BANDS))), size[rows])
+    return np.asarray(rows[np.lexsort(keys)])
+
+
+def enumerate_people() -> NDArray[np.int64]:
+    """(C, 8) people of each band in every composition that a household can have."""
+    return np.asarray(lattice()[0][_inhabited()])
 
 
 def _features(people: NDArray[np.int64]) -> Floats:
@@ -89,36 +94,75 @@ def _features(people: NDArray[np.int64]) -> Floats:
     return np.stack([*sizes, *bands, *pairs], axis=1).astype(np.float64)
 
 
+def census_bands(comembers: Floats) -> Floats:
+    """(8,) shares of people by band that make a table of co-members mutual.
+
+    a's meetings with b are b's with a, so C_ab / C_ba = N_b / N_a: the table itself says how many people of each
+    band it was counted on (least squares over the logarithms of all ratios).
+
+    Args:
+        comembers: (8, 8) mean household co-members, row = participant.
+    """
+    people = np.exp(np.log(comembers.T / comembers).mean(axis=1))
+    return np.asarray(people / people.sum())
+
+
+def comember_targets(country: Country) -> Floats:
+    """(8, 8) pairs of people by band, per household: the co-members of the census moved to the ages of now."""
+    sizes, number = size_shares(country), np.arange(1, MAX_SIZE + 1)
+    mean = float((sizes * number).sum())
+    then, now = census_bands(country.comembers) * mean, band_shares(country) * mean
+    each = 1.0 / now
+    # Mutual on the people of now; this choice misses both rows of the table by the same number of people.
+    pairs = (country.comembers + country.comembers.T) / (each[:, None] + each)
+    counted = then[:, None] * country.comembers
+    change = now / then
+    young = slice(0, _CHILDREN)
+    # As many families with fewer children each: brothers and sisters thin out on both sides of a pair.
+    pairs[young, young] = ((counted + counted.T) / 2 * change[:, None] * change)[young, young]
+    grown = slice(_CHILDREN, NUM_BANDS)
+    total = float((sizes * number * (number - 1)).sum())
+    left = total - float(pairs[young, young].sum()) - 2 * float(pairs[young, grown].sum())
+    pairs[grown, grown] *= left / float(pairs[grown, grown].sum())
+    return np.asarray(pairs)
+
+
 def _targets(country: Country) -> Floats:
-    """Means of the features per household; pairs are co-members times people, symmetrised."""
+    """Means of the features per household."""
     sizes = size_shares(country)
-    mean = float((sizes * np.arange(1, MAX_SIZE + 1)).sum())
-    people = band_shares(country) * mean
-    # a's meetings with b must be b's with a; this choice misses both rows of the table by the same number.
-    each = 1.0 / people
-    meetings = (country.comembers + country.comembers.T) / (each[:, None] + each)
-    return np.concatenate([sizes, people, [meetings[a, b] for a, b in _PAIRS]])
+    people = band_shares(country) * float((sizes * np.arange(1, MAX_SIZE + 1)).sum())
+    pairs = comember_targets(country)
+    return np.concatenate([sizes, people, [pairs[a, b] for a, b in _PAIRS]])
+
+
+def log_prior(country: Country) -> Floats:
+    """(C,) logarithm of the prior q of each composition of `enumerate_people`."""
+    people = enumerate_people()
+    size = people.sum(axis=1)
+    prior = np.log(np.maximum(chance_of_homes(country)[_inhabited()], 1e-99))
+    # No family explains teenagers on their own; they are as if drawn from the country, and rare.
+    factorial = np.array([lgamma(n + 1) for n in range(MAX_SIZE + 1)])
+    drawn = factorial[size] - factorial[people].sum(axis=1) + (people * np.log(band_shares(country))).sum(axis=1)
+    teenage = people[:, _CHILDREN:].sum(axis=1) == 0
+    return np.where(teenage, drawn + np.log(country.assumed["lone_teenager_prior"]), prior)
 
 
 def fit(country: Country) -> Compositions:
-    """Find the maximum-entropy weights by minimising the dual with Newton steps in a trust region.
+    """Find the weights nearest to the prior by minimising the dual with Newton steps in a trust region.
 
-    The sums run through einsum rather than BLAS, so that the result has the same bits for any number of
-    threads.
+    Features are counted in units of their targets, which keeps the problem well conditioned. The sums run
+    through einsum rather than BLAS, so that the result has the same bits for any number of threads.
 
     Raises:
         DataError: The tables contradict each other so that the optimiser does not converge.
     """
     people = enumerate_people()
     size = people.sum(axis=1)
-    features, target = _features(people), _targets(country)
-    slack = np.full(len(target), _SLACK_PAIRS)
+    aim = _targets(country)
+    features, target = _features(people) / aim, np.ones(len(aim))
+    slack = np.sqrt(_SLACK_PAIRS**2 + (_LEAST_PAIRS / aim) ** 2)
     slack[: MAX_SIZE + NUM_BANDS] = _SLACK_EXACT
-    bands = band_shares(country)
-    log_factorial = np.array([lgamma(n + 1) for n in range(MAX_SIZE + 1)])
-    prior = log_factorial[size] - log_factorial[people].sum(axis=1) + (people * np.log(bands)).sum(axis=1)
-    teenage = people[:, 2:].sum(axis=1) == 0
-    prior = prior + np.where(teenage, np.log(country.assumed["lone_teenager_prior"]), 0.0)
+    prior = log_prior(country)
 
     def weights(multipliers: Floats) -> tuple[Floats, float]:
         logit = prior + np.einsum("cf,f->c", features, multipliers)
@@ -145,7 +189,7 @@ def fit(country: Country) -> Compositions:
         jac=True,
         hess=curvature,
         method="trust-exact",
-        options={"gtol": 1e-9, "maxiter": 200},
+        options={"gtol": 1e-7, "maxiter": 200},
     )
     if not found.success:
         raise DataError(

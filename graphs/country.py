@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnabm.errors import ConfigError
-from graphs.ages import age_counts
+from graphs.ages import age_counts, closeness
 from graphs.areas import count_areas
 from graphs.households import make_households, region_bands
 from graphs.people import People, make_people
 from graphs.rounding import largest_remainder
-from graphs.schools import Schools, make_schools
+from graphs.schools import Schools, count_schools, join_people, make_schools, school_zones
 from graphs.sources import Country, load_country
-from graphs.work import Sites, choose_workers, make_sites, plan_flows
+from graphs.work import Sites, Workers, choose_workers, make_sites, plan_flows
 
 Ints = NDArray[np.int64]
 MIN_AGENTS = 1000
@@ -43,7 +43,8 @@ class Plan:
         bands_before: (R, 8) people of each band in the regions before.
         num_areas: (R,) areas.
         students: (R, 2) students by sector.
-        schools: (R, 2) schools by sector.
+        zones: Regions that share their schools, for each zone (Z of them).
+        schools: (Z, 2) schools of each zone by sector.
         employees: (R, 3) employees by enterprise class.
         flows: (R, R) workers by home and work region.
     """
@@ -58,6 +59,7 @@ class Plan:
     bands_before: Ints
     num_areas: Ints
     students: Ints
+    zones: tuple[tuple[int, ...], ...]
     schools: Ints
     employees: Ints
     flows: Ints
@@ -84,6 +86,7 @@ def make_plan(name: str, num_agents: int, seed: int) -> Plan:
     households = make_households(country, num_agents)
     bands = region_bands(households)
     people = households.region_people
+    zones = school_zones(country, scale)
     employees = largest_remainder(country.employees, round(float(country.employees.sum()) * scale))
     return Plan(
         country=country,
@@ -96,7 +99,8 @@ def make_plan(name: str, num_agents: int, seed: int) -> Plan:
         bands_before=np.cumsum(bands, axis=0) - bands,
         num_areas=count_areas(people, country.assumed["area_people"]),
         students=largest_remainder(country.students, round(float(country.students.sum()) * scale)),
-        schools=largest_remainder(country.schools, round(float(country.schools.sum()) * scale)),
+        zones=zones,
+        schools=count_schools(country, zones, scale),
         employees=employees,
         flows=plan_flows(country, employees),
     )
@@ -112,26 +116,28 @@ def people_task(plan: Plan, region: int) -> People:
         plan.ages,
         plan.bands_before[region],
         int(plan.num_areas[region]),
+        closeness(plan.country),
     )
 
 
-def schools_task(plan: Plan, region: int, people: People) -> Schools:
-    """Task: schools and classes of a region."""
-    return make_schools(plan.country, plan.seed, region, people, plan.students[region], plan.schools[region])
+def schools_task(plan: Plan, zone: int, people: list[People]) -> Schools:
+    """Task: schools and classes of a zone, from the people of its regions."""
+    regions = plan.zones[zone]
+    students = plan.students[list(regions)].sum(axis=0)
+    return make_schools(plan.country, plan.seed, regions, join_people(people), students, plan.schools[zone])
 
 
-def workers_task(plan: Plan, region: int, people: People) -> list[Ints]:
-    """Task: rows of the country of those who live in a region, by the region where they work."""
-    chosen = choose_workers(plan.country, plan.seed, region, people, plan.flows[region])
-    return [rows + plan.row_start[region] for rows in chosen]
+def workers_task(plan: Plan, region: int, people: People) -> list[Workers]:
+    """Task: those who live in a region and are employed, by the region where they work."""
+    return choose_workers(plan.country, plan.seed, region, people, plan.flows[region], int(plan.row_start[region]))
 
 
-def arrivals_of(workers: list[Ints], region: int) -> Ints:
+def arrivals_of(workers: list[Workers], region: int) -> Workers:
     """Task: those of one home region who work in `region`, so that no task is sent all workers."""
     return workers[region]
 
 
-def sites_task(plan: Plan, region: int, arrivals: list[Ints]) -> Sites:
+def sites_task(plan: Plan, region: int, arrivals: list[Workers]) -> Sites:
     """Task: sites and teams of a work region."""
     return make_sites(
         plan.country,

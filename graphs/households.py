@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnabm.errors import DataError
-from graphs.compositions import MAX_SIZE, Compositions, band_shares, fit, size_shares
+from graphs.compositions import Compositions, band_shares, fit, size_shares
+from graphs.families import MAX_SIZE
 from graphs.rounding import deal, largest_remainder, systematic
 from graphs.sources import NUM_BANDS, Country
 

@@ -14,11 +14,19 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Codes = NDArray[np.uint8]
 _BLOCK = 1 << 20
+NUM_BINS = 192
+"""Bins of how often a pair meets."""
 
 
 @numba.njit(cache=True)
-def _place_meetings(
-    indptr: Ints, group: Codes, activity: Floats, weight: NDArray[np.float32], total: Floats
+def _bin(weight: float) -> int:  # pragma: no cover - compiled
+    """Bin of a weight > 0: six per factor of two, from 2^-24 to 2^8."""
+    return min(max(int((np.log2(weight) + 24.0) * 6.0), 0), 191)
+
+
+@numba.njit(cache=True)
+def _place_pairs(
+    indptr: Ints, group: Codes, activity: Floats, weight: NDArray[np.float32], number: Floats, total: Floats
 ) -> None:  # pragma: no cover - compiled
     groups = total.shape[0]
     count = np.zeros(groups, np.int64)
@@ -40,16 +48,56 @@ def _place_meetings(
             a = present[x]
             for y in range(found):
                 b = present[y]
-                total[a, b] += w * (sums[a] * sums[b] - (squares[a] if a == b else 0.0))
+                pairs = count[a] * (count[b] - (1 if a == b else 0))
+                meetings = w * (sums[a] * sums[b] - (squares[a] if a == b else 0.0))
+                if pairs > 0 and meetings > 0.0:
+                    at = _bin(meetings / pairs)
+                    number[a, b, at] += pairs
+                    total[a, b, at] += meetings
         for x in range(found):
             count[present[x]] = 0
             sums[present[x]] = squares[present[x]] = 0.0
 
 
-def _places(layer: Places, group: Codes, num_groups: int) -> Floats:
-    """(A, A) contacts per day summed over participants; places whole in each block, memory bounded."""
-    total = np.zeros((num_groups, num_groups))
+@numba.njit(cache=True)
+def _edge_pairs(
+    indptr: Ints, source: NDArray[Any], weight: Floats, first: int, group: Codes, number: Floats, total: Floats
+) -> None:  # pragma: no cover - compiled
+    """Pairs of a run of edges that begins with edge `first`; the participant is the source, who sends."""
+    target = np.searchsorted(indptr, first, side="right") - 1
+    for edge in range(source.size):
+        while indptr[target + 1] <= first + edge:
+            target += 1
+        w = weight[edge] if weight.size else 1.0
+        if w > 0.0:
+            at = _bin(w)
+            number[group[source[edge]], group[target], at] += 1.0
+            total[group[source[edge]], group[target], at] += w
+
+
+def pairs(layer: Places | Edges, group: Codes, num_groups: int) -> tuple[Floats, Floats]:
+    """Pairs that meet day after day, by group and by how often they meet; memory stays bounded.
+
+    Within one place the pairs of two groups are taken to meet equally often: by the product of their mean activities.
+
+    Args:
+        layer: Places or edges.
+        group: (num_agents,) uint8 group of each agent.
+        num_groups: A.
+
+    Returns:
+        number (A, A, W) of pairs and total (A, A, W) of their contacts per day, by group of who sends, group of who
+        receives, and bin of the weight.
+    """
+    number, total = np.zeros((2, num_groups, num_groups, NUM_BINS))
     indptr = np.asarray(layer.indptr[:], np.int64)
+    if isinstance(layer, Edges):
+        for first in range(0, layer.num_edges, _BLOCK):
+            last = min(first + _BLOCK, layer.num_edges)
+            given = layer.weight
+            weight = np.empty(0) if given is None else np.asarray(given[first:last], np.float64)
+            _edge_pairs(indptr, np.asarray(layer.source[first:last]), weight, first, group, number, total)
+        return number, total
     activity = None if layer.activity is None else column(layer.activity)
     first = 0
     while first < layer.num_places:
@@ -57,25 +105,11 @@ def _places(layer: Places, group: Codes, num_groups: int) -> Floats:
         last = min(max(last, first + 1), layer.num_places)
         members = np.asarray(layer.member[int(indptr[first]) : int(indptr[last])])
         part = indptr[first : last + 1]
-        weight = layer.weights(np.diff(part))
+        weights = layer.weights(np.diff(part))
         active = np.empty(0) if activity is None else activity[members].astype(np.float64)
-        _place_meetings(part - part[0], group[members], active, weight, total)
+        _place_pairs(part - part[0], group[members], active, weights, number, total)
         first = last
-    return total
-
-
-def _edges(layer: Edges, group: Codes, num_groups: int) -> Floats:
-    """(A, A) weights summed over edges, row = target (who has the contact), column = source."""
-    total = np.zeros(num_groups * num_groups)
-    indptr = np.asarray(layer.indptr[:], np.int64)
-    for first in range(0, layer.num_edges, _BLOCK):
-        last = min(first + _BLOCK, layer.num_edges)
-        source = np.asarray(layer.source[first:last])
-        target = np.searchsorted(indptr, np.arange(first, last), side="right") - 1
-        weight = None if layer.weight is None else np.asarray(layer.weight[first:last], np.float64)
-        code = group[target].astype(np.int64) * num_groups + group[source]
-        total += np.bincount(code, weight, minlength=num_groups * num_groups)
-    return total.reshape(num_groups, num_groups)
+    return number, total
 
 
 def _mixing(layer: Mixing, group: Codes, num_groups: int) -> Floats:
@@ -104,9 +138,9 @@ def meetings(layer: Layer, group: Codes, num_groups: int) -> Floats:
     """
     match layer:
         case Places():
-            return _places(layer, group, num_groups)
+            return np.asarray(pairs(layer, group, num_groups)[1].sum(2))
         case Edges():
-            return _edges(layer, group, num_groups)
+            return np.asarray(pairs(layer, group, num_groups)[1].sum(2).T)
         case Mixing():
             return _mixing(layer, group, num_groups)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,41 +32,30 @@ def reciprocal(matrix: Floats, people: Ints) -> Floats:
     return np.asarray(total / np.maximum(people, 1)[:, None])
 
 
-def visit_contacts(wanted: float, sizes: Ints) -> float:
-    """Contacts per visit c with which the mean of min(c, n - 1) over members equals `wanted`.
+def visit_contacts(total: float, shares: Sequence[float], sizes: Sequence[Ints]) -> list[float]:
+    """Contacts per visit of the layers of one setting, with which all their contacts sum to `total`.
+
+    A member of a place of n has min(c, n - 1) contacts there; c is in proportion to the share of the layer.
 
     Args:
-        wanted: Mean contacts per day of a member.
-        sizes: (P,) people of each place.
+        total: Contacts per day of all members in all layers.
+        shares: Share of each layer, above 0.
+        sizes: Per layer, (P,) people of each place.
 
     Returns:
-        Contacts per day; the size of the largest place where `wanted` is out of reach.
+        Contacts per day of each layer; so many that everybody meets everybody where `total` is out of reach.
     """
-    sizes = sizes[sizes > 0]
-    if not len(sizes):
-        return float(wanted)
-    low, high = 0.0, float(sizes.max())
-    members = float(sizes.sum())
+    low, high = 0.0, max(float(size.max(initial=1)) / share for share, size in zip(shares, sizes, strict=True))
 
-    def mean(contacts: float) -> float:
-        return float((np.minimum(contacts, sizes - 1) * sizes).sum()) / members
+    def contacts(each: float) -> float:
+        return sum(
+            float((np.minimum(each * share, size - 1) * size).sum()) for share, size in zip(shares, sizes, strict=True)
+        )
 
     for _ in range(60):
         middle = (low + high) / 2
-        if mean(middle) < wanted:
+        if contacts(middle) < total:
             low = middle
         else:
             high = middle
-    return round(high, 6)
-
-
-def setting_mean(matrix: Floats, people: Ints, members: Ints | None = None) -> float:
-    """Mean contacts per day in a setting.
-
-    Args:
-        matrix: (A, A) contacts per day, row = participant.
-        people: (A,) people over whom the mean is taken.
-        members: (A,) people who carry all contacts of the setting; the mean is per member when given.
-    """
-    total = float((matrix.sum(axis=1) * people).sum())
-    return total / float((people if members is None else members).sum() or 1)
+    return [round(high * share, 6) for share in shares]

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graphs.ages import region_ages
+from graphs.ages import exchange_ages, region_ages
 from graphs.keyed import generator
 from graphs.rounding import split_evenly
 from graphs.sources import NUM_BANDS
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def make_people(
     ages: Ints,
     before: Ints,
     num_areas: int,
+    close: Floats,
 ) -> People:
     """Put the households of a region in order and give everybody an age.
 
@@ -49,14 +51,17 @@ def make_people(
         ages: (101,) people of the country by age.
         before: (8,) people of each band in the regions before.
         num_areas: Areas of the region.
+        close: (2, 101) densities of `graphs.ages.closeness`.
     """
     order = generator(seed, "households/order", region).permutation(len(homes))
     area_of_home = np.repeat(np.arange(num_areas, dtype=np.int32), split_evenly(len(homes), num_areas))
     inside = people[homes[order]]
     band = np.repeat(np.tile(np.arange(NUM_BANDS, dtype=np.uint8), len(homes)), inside.ravel())
     size = inside.sum(axis=1)
+    home = np.repeat(np.arange(len(homes), dtype=np.int32), size)
+    key = int(generator(seed, "ages/swaps", region).integers(2**64, dtype=np.uint64))
     return People(
-        age=region_ages(seed, region, band, ages, before),
-        home=np.repeat(np.arange(len(homes), dtype=np.int32), size),
+        age=exchange_ages(region_ages(seed, region, band, ages, before), home, close, key),
+        home=home,
         area=np.repeat(area_of_home, size),
     )

@@ -1,7 +1,13 @@
-"""Schools of one region and their classes: rolls from the table, pupils from nearby, classes by age."""
+"""Schools of all levels and their classes: rolls from the tables, pupils from nearby, classes by age.
+
+Schools are made zone by zone. A zone is one region when all its schools are modelled; where the population is
+scaled down so far that a region would keep a fraction of a school, neighbouring regions share their schools, so
+that a school keeps the size of a school.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -12,16 +18,18 @@ from graphs.keyed import generator
 from graphs.people import People
 from graphs.placement import choose_by_age, fill, scaled_quota, subdivide
 from graphs.rounding import group_by, largest_remainder
-from graphs.sources import MAX_AGE, SECTORS, Country
+from graphs.sources import EDUCATION, MAX_AGE, SECTORS, Country
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 _SMALLEST_ROLL = 5.0
+_LEAST_SCHOOLS = 5.0
+"""Schools of a sector below which a zone cannot show the spread of rolls; no region of the tables has fewer."""
 
 
 @dataclass(frozen=True)
 class Membership:
-    """Who belongs to which place, rows and places counted within one region.
+    """Who belongs to which place, rows and places counted within one zone.
 
     Attributes:
         place: (n,) int32 place of each row, -1 = none.
@@ -41,11 +49,50 @@ class Membership:
 
 @dataclass(frozen=True)
 class Schools:
-    """Classes and schools of one region, and the sector (0 primary, 1 secondary) of each school."""
+    """Classes and schools of one zone, without their staff, and the sector of each school (index in EDUCATION)."""
 
     classes: Membership
     schools: Membership
     sector: NDArray[np.uint8]
+
+
+def school_zones(country: Country, scale: float) -> tuple[tuple[int, ...], ...]:
+    """Runs of regions that share their schools, at `scale` agents per resident.
+
+    Args:
+        country: Tables.
+        scale: Agents per resident.
+
+    Returns:
+        Regions of each zone; every zone has at least `_LEAST_SCHOOLS` of each sector, or is the whole country.
+    """
+    zones: list[list[int]] = []
+    count = np.full(len(SECTORS), _LEAST_SCHOOLS)
+    for region in range(len(country.regions)):
+        if (count >= _LEAST_SCHOOLS).all():
+            zones.append([])
+            count = np.zeros(len(SECTORS))
+        zones[-1].append(region)
+        count = count + country.schools[region] * scale
+    if len(zones) > 1 and (count < _LEAST_SCHOOLS).any():
+        zones[-2].extend(zones.pop())
+    return tuple(tuple(zone) for zone in zones)
+
+
+def count_schools(country: Country, zones: Sequence[Sequence[int]], scale: float) -> Ints:
+    """(Z, 2) schools of each zone and sector, at `scale` agents per resident."""
+    whole = np.stack([country.schools[list(zone)].sum(axis=0) for zone in zones])
+    return np.stack([largest_remainder(column, round(float(column.sum()) * scale)) for column in whole.T], axis=1)
+
+
+def join_people(parts: Sequence[People]) -> People:
+    """People of several neighbouring regions as one run of rows; areas stay those within each region."""
+    homes = np.cumsum([0] + [int(part.home[-1]) + 1 for part in parts])
+    return People(
+        age=np.concatenate([part.age for part in parts]),
+        home=np.concatenate([part.home + np.int32(first) for part, first in zip(parts, homes, strict=False)]),
+        area=np.concatenate([part.area for part in parts]),
+    )
 
 
 def quantile_scores(count: int) -> Floats:
@@ -83,50 +130,122 @@ def rolls(total: int, count: int, median: float, largest: float) -> Ints:
     return largest_remainder(spread_out(low), total)
 
 
+def zone_rolls(country: Country, zone: Sequence[int], sector: int, total: int, count: int) -> Ints:
+    """Rolls of the schools of a zone: quantiles of the rolls of its regions in full, stretched to sum to `total`.
+
+    Only rolls above the median are stretched, away from it or towards it: medians of zones and country so stay those
+    of the table however few schools there are.
+
+    Args:
+        country: Tables.
+        zone: Regions.
+        sector: 0 primary, 1 secondary.
+        total: Pupils.
+        count: Schools, at least 1.
+
+    Returns:
+        (count,) int64.
+    """
+    full = np.sort(
+        np.concatenate(
+            [
+                rolls(
+                    int(country.students[region, sector]),
+                    int(country.schools[region, sector]),
+                    country.median_roll[region, sector],
+                    country.max_roll[region, sector],
+                )
+                for region in zone
+            ]
+        )
+    ).astype(np.float64)
+    shape = np.interp((np.arange(count) + 0.5) / count * len(full) - 0.5, np.arange(len(full)), full)
+    middle = float(np.median(shape))
+    low, high = 0.0, 3.0
+
+    def stretched(power: float) -> Floats:
+        upper = np.minimum(middle * np.exp(power * np.log(shape / middle)), full[-1])
+        return np.where(shape > middle, upper, shape)
+
+    for _ in range(50):
+        power = (low + high) / 2
+        if float(stretched(power).sum()) < total:
+            low = power
+        else:
+            high = power
+    return largest_remainder(stretched(high), total)
+
+
 def pupil_quotas(country: Country, available: Ints, students: Ints) -> Ints:
-    """(2, 101) pupils of each age and sector, as near to `students` as the ages allow."""
-    primary = scaled_quota(available, country.enrolment[:, 0], int(students[0]), 0.99)
-    left = available - primary
-    share = country.enrolment[:, 1] / np.maximum(1.0 - country.enrolment[:, 0], 0.02)
-    secondary = scaled_quota(left, np.minimum(share, 1.0), int(students[1]), 1.0)
-    return np.stack([primary, secondary])
+    """(4, 101) pupils of each age and sector.
+
+    Args:
+        country: Tables.
+        available: (101,) people by age.
+        students: (2,) students of primary and secondary schools, met as nearly as the ages allow. Early childhood
+            and tertiary have shares of ages instead.
+    """
+    quotas: list[Ints] = []
+    left = available
+    taken = np.zeros(MAX_AGE + 1)
+    caps = {"primary": 0.99}
+    for number, sector in enumerate(EDUCATION):
+        # Shares are of everybody of an age; those whom an earlier sector has enrolled are gone from `left`.
+        share = np.minimum(country.enrolment[:, number] / np.maximum(1.0 - taken, 0.02), 1.0)
+        total = int(students[number]) if number < len(students) else round(float((left * share).sum()))
+        quotas.append(scaled_quota(left, share, total, caps.get(sector, 1.0)))
+        left = left - quotas[-1]
+        taken = taken + country.enrolment[:, number]
+    return np.stack(quotas)
+
+
+def _sizes(country: Country, zone: Sequence[int], sector: int, pupils: int, num_schools: Ints) -> Ints:
+    """Rolls of one sector of a zone."""
+    if sector < len(SECTORS):
+        return zone_rolls(country, zone, sector, pupils, min(max(1, int(num_schools[sector])), pupils))
+    name = EDUCATION[sector].replace(" ", "_")
+    services, children = country.early_childhood
+    mean = children / services if name == "early_childhood" else country.assumed["tertiary_mean_roll"]
+    median, largest = country.assumed[f"{name}_median_roll"], country.assumed[f"{name}_max_roll"]
+    return rolls(pupils, max(1, round(pupils / mean)), median, largest)
 
 
 def make_schools(
-    country: Country, seed: int, region: int, people: People, students: Ints, num_schools: Ints
+    country: Country, seed: int, zone: Sequence[int], people: People, students: Ints, num_schools: Ints
 ) -> Schools:
-    """Enrol the children of a region.
+    """Enrol the children and students of a zone.
 
     Brothers and sisters share one random displacement, so that they mostly go to one school.
 
     Args:
         country: Tables.
         seed: Seed of the population.
-        region: Index of the region.
-        people: Rows of the region.
+        zone: Regions of the zone.
+        people: Rows of the zone.
         students: (2,) students that the table asks for, at this number of agents.
         num_schools: (2,) schools, likewise.
     """
     num_people = len(people.age)
     quotas = pupil_quotas(country, np.bincount(people.age, minlength=MAX_AGE + 1), students)
-    sector_of = choose_by_age(people.age, quotas, generator(seed, "schools/choice", region))
-    drift = generator(seed, "schools/place", region).standard_normal(int(people.home[-1]) + 1)
+    sector_of = choose_by_age(people.age, quotas, generator(seed, "schools/choice", zone[0]))
+    drift = generator(seed, "schools/place", zone[0]).standard_normal(int(people.home[-1]) + 1)
     school = np.full(num_people, -1, np.int32)
     group = np.full(num_people, -1, np.int32)
     sectors: list[NDArray[np.uint8]] = []
     first_school = first_class = 0
-    for sector in range(len(SECTORS)):
+    for sector in range(len(EDUCATION)):
         rows = np.flatnonzero(sector_of == sector)
         if not len(rows):
             continue
-        count = min(max(1, int(num_schools[sector])), len(rows))
-        size = rolls(len(rows), count, country.median_roll[region, sector], country.max_roll[region, sector])
-        size = generator(seed, f"schools/order/{sector}", region).permutation(size[size > 0])
-        position = rows + drift[people.home[rows]] * country.assumed["school_spread"]
-        rows, place = fill(rows, position, size)
+        size = _sizes(country, zone, sector, len(rows), num_schools)
+        size = generator(seed, f"schools/order/{sector}", zone[0]).permutation(size[size > 0])
+        tertiary = EDUCATION[sector] == "tertiary"
+        spread = country.assumed["tertiary_spread" if tertiary else "school_spread"]
+        rows, place = fill(rows, rows + drift[people.home[rows]] * spread, size)
         school[rows] = first_school + place
-        rows = rows[np.lexsort((people.age[rows], place))]
-        parts = np.ceil(size / country.assumed["class_size"]).astype(np.int64)
+        if not tertiary:  # students of all ages share their courses
+            rows = rows[np.lexsort((people.age[rows], place))]
+        parts = np.ceil(size / country.class_size[sector]).astype(np.int64)
         group[rows] = first_class + subdivide(place, size, parts)
         sectors.append(np.full(len(size), sector, np.uint8))
         first_school += len(size)

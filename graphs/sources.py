@@ -25,6 +25,8 @@ Floats = NDArray[np.float64]
 CLASSES = ("1-19", "20-49", "50+")
 """Enterprise size classes, employees."""
 SECTORS = ("primary", "secondary")
+"""Schools whose rolls are published."""
+EDUCATION = (*SECTORS, "early childhood", "tertiary")
 NUM_FIVE_YEAR = 21
 """Five-year age groups 0-4 ... 95-99, 100+."""
 NUM_BANDS = 8
@@ -46,6 +48,10 @@ class Country:
         age_5yr: (21,) people by five-year age.
         household_size: (S,) households of 1, 2, ... S people.
         comembers: (8, 8) mean household co-members, row = participant.
+        household_checks: Name to published share of households that nothing is fitted to.
+        families: Name to value of what is assumed about families and shared homes.
+        living: (101, 2) assumed shares of each age: with a partner; of the rest, sharing a home.
+        birth_spacing: (Y,) assumed shares of further births by years since the one before, 0 first.
         employees: (R, 3) employees by enterprise class.
         units: (R, 3) sites by enterprise class.
         commute: (R, R) shares of workers by work region, row = home.
@@ -54,8 +60,12 @@ class Country:
         median_roll: (R, 2) median roll, students.
         max_roll: (R, 2) largest roll, students.
         contacts: Setting to (16, 16) contacts per day, row = participant.
-        employment: (101,) assumed share of each age that is employed.
-        enrolment: (101, 2) assumed share of each age in each sector.
+        employment: (101,) share of each age that is employed, in part assumed.
+        enrolment: (101, 4) assumed share of each age in each sector of EDUCATION; early childhood scaled to the
+            published number of children.
+        early_childhood: (2,) services and children of early childhood education.
+        class_size: (4,) assumed largest class of each sector.
+        pupils_per_staff: (4,) assumed pupils for each who works in the sector.
         assumed: Name to value of what no table measures.
         tables: Provenance, one record per table.
         digest: Hash of the content of all tables.
@@ -69,6 +79,10 @@ class Country:
     age_5yr: Floats
     household_size: Floats
     comembers: Floats
+    household_checks: dict[str, float]
+    families: dict[str, float]
+    living: Floats
+    birth_spacing: Floats
     employees: Floats
     units: Floats
     commute: Floats
@@ -79,6 +93,9 @@ class Country:
     contacts: dict[str, Floats]
     employment: Floats
     enrolment: Floats
+    early_childhood: Floats
+    class_size: Floats
+    pupils_per_staff: Floats
     assumed: dict[str, float]
     tables: tuple[dict[str, Any], ...]
     digest: str
@@ -106,11 +123,27 @@ def check_country(name: object) -> str:
     raise ConfigError(f"population.country: no tables for {name!r}; {nearest(str(name), countries())}")
 
 
+def _by_name(table: pd.DataFrame) -> dict[str, float]:
+    return {str(row["name"]): float(row["value"]) for row in table.to_dict("records")}
+
+
+def _from_zero(values: pd.Series[float]) -> Floats:
+    return np.asarray(values.reindex(range(int(values.index.max()) + 1), fill_value=0.0), np.float64)
+
+
 def _by_age(table: pd.DataFrame, columns: list[str]) -> Floats:
     result = np.zeros((MAX_AGE + 1, len(columns)))
     for row in table.to_dict("records"):
         result[int(row["age_from"]) : int(row["age_to"]) + 1] = [row[column] for column in columns]
     return result
+
+
+def _enrolment(table: pd.DataFrame, children: float, age_5yr: Floats) -> Floats:
+    """(101, 4) share of each age in each sector; shares of ages 0-4 scaled so that `children` attend."""
+    share = _by_age(table, [sector.replace(" ", "_") for sector in EDUCATION])
+    early = EDUCATION.index("early childhood")
+    share[:, early] *= children / float((share[:5, early] * age_5yr[0] / 5).sum())
+    return np.asarray(np.minimum(share, 1.0))
 
 
 def _age_now(table: pd.DataFrame) -> Floats:
@@ -160,6 +193,8 @@ def load_country(name: str) -> Country:
     names = [str(entry) for entry in region["region"]]
     business = frames["business"].set_index("region").loc[names]
     prem = frames["contact_matrices"]
+    early = frames["early_childhood"].iloc[0]
+    education = frames["education"].set_index("sector").loc[list(EDUCATION)]
     sizes = frames["household_size"].set_index("household_size")["households"]
     return Country(
         name=name,
@@ -170,6 +205,10 @@ def load_country(name: str) -> Country:
         age_5yr=_age_now(frames["population_5yr"]),
         household_size=sizes.sort_index().to_numpy(np.float64),
         comembers=frames["household_comembers"].set_index("age").to_numpy(np.float64),
+        household_checks=_by_name(frames["household_checks"]),
+        families=_by_name(frames["household_assumptions"]),
+        living=_by_age(frames["household_living"], ["partnered", "sharing"]),
+        birth_spacing=frames["household_birth_spacing"].set_index("years")["share"].pipe(_from_zero),
         employees=business.iloc[:, :3].to_numpy(np.float64),
         units=business.iloc[:, 3:6].to_numpy(np.float64),
         commute=_commute(frames["commute"], [int(code) for code in region["code"]]),
@@ -180,9 +219,12 @@ def load_country(name: str) -> Country:
         contacts={
             str(setting): part.iloc[:, 2:].to_numpy(np.float64) for setting, part in prem.groupby("setting", sort=False)
         },
-        employment=_by_age(frames["employment_by_age"], ["rate"])[:, 0],
-        enrolment=_by_age(frames["enrolment_by_age"], ["primary", "secondary"]),
-        assumed={str(row["name"]): float(row["value"]) for row in frames["assumptions"].to_dict("records")},
+        employment=_by_age(pd.concat([frames["employment_by_age"], frames["employment_assumed"]]), ["rate"])[:, 0],
+        enrolment=_enrolment(frames["enrolment_by_age"], float(early["children"]), _age_now(frames["population_5yr"])),
+        early_childhood=early.to_numpy(np.float64),
+        class_size=education["class_size"].to_numpy(np.float64),
+        pupils_per_staff=education["pupils_per_staff"].to_numpy(np.float64),
+        assumed=_by_name(frames["assumptions"]),
         tables=tuple({"name": table, **record} for table, record in provenance.items()),
         digest=digest.hexdigest(),
     )

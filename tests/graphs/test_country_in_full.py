@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import graphs
+from graphs.fidelity import compare
 from graphs.sources import load_country
 
 NZ = load_country("New Zealand")
@@ -39,3 +40,5 @@ def test_all_of_new_zealand_is_built_in_time_and_memory_and_meets_its_tables(tmp
     np.testing.assert_array_equal(employees, NZ.employees.sum(axis=0))
     weighted = (NZ.median_roll * NZ.schools).sum(axis=0) / NZ.schools.sum(axis=0)
     np.testing.assert_allclose(list(summary["school_rolls"].values()), weighted, rtol=0.1)
+    missed = {name: record["error"] for name, record in compare(path, summary).items() if record["within"] is False}
+    assert missed == {}

@@ -1,0 +1,98 @@
+"""Activity by age: totals met to rounding, one solution, bounds that hold."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gnabm.contacts import Places
+from gnabm.errors import DataError
+from graphs.activity import LEAST, MOST, activity_in_setting, fit_activity
+from graphs.meetings import meetings
+
+
+def symmetric(rng, groups):
+    half = rng.random((groups, groups)) * rng.choice([0.0, 1.0, 50.0], (groups, groups))
+    return half + half.T + np.diag(rng.uniform(1, 100, groups))
+
+
+@given(st.floats(0.01, 1e6), st.floats(0.01, 1e6))
+def test_one_group_has_the_square_root_of_its_ratio(met, wanted):
+    expected = np.clip(np.sqrt(wanted / met), LEAST, MOST)
+    assert fit_activity(np.array([[met]]), np.array([wanted])) == pytest.approx(expected, rel=1e-9)
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 16), st.integers(0, 2**32))
+def test_the_activity_that_made_the_totals_is_found_again(groups, seed):
+    rng = np.random.default_rng(seed)
+    met, activity = symmetric(rng, groups), np.exp(rng.uniform(-2, 2, groups))
+    found = fit_activity(met, activity * (met @ activity))
+    np.testing.assert_allclose(found, activity, rtol=1e-7)
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 16), st.integers(0, 2**32))
+def test_totals_within_reach_are_met(groups, seed):
+    rng = np.random.default_rng(seed)
+    met = symmetric(rng, groups)
+    wanted = met.sum(axis=1) * rng.uniform(0.5, 2, groups)
+    activity = fit_activity(met, wanted)
+    inside = (activity > LEAST) & (activity < MOST)
+    np.testing.assert_allclose((activity * (met @ activity))[inside], wanted[inside], rtol=1e-6)
+
+
+def test_what_cannot_be_met_stops_at_a_bound():
+    met = np.array([[1.0, 0.2, 0.0], [0.2, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    assert fit_activity(met, np.array([0.0, 1.0, 1e6])).tolist()[::2] == [LEAST, MOST]
+
+
+def test_a_group_that_meets_nobody_keeps_activity_one():
+    met = np.array([[4.0, 0.0], [0.0, 0.0]])
+    np.testing.assert_allclose(fit_activity(met, np.array([1.0, 7.0])), [0.5, 1.0])
+
+
+def test_the_order_of_groups_does_not_matter():
+    rng = np.random.default_rng(5)
+    met, wanted, order = symmetric(rng, 9), rng.uniform(1, 200, 9), rng.permutation(9)
+    np.testing.assert_allclose(
+        fit_activity(met[np.ix_(order, order)], wanted[order]), fit_activity(met, wanted)[order], rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("met", "wanted", "says"),
+    [
+        (np.ones((2, 3)), np.ones(2), r"must be \(2, 2\)"),
+        (np.array([[1.0, 2.0], [3.0, 1.0]]), np.ones(2), "symmetric"),
+        (np.array([[1.0, -2.0], [-2.0, 1.0]]), np.ones(2), "not negative"),
+        (np.eye(2), np.array([1.0, np.nan]), "finite"),
+    ],
+)
+def test_what_is_no_table_of_meetings_is_refused(met, wanted, says):
+    with pytest.raises(DataError, match=says):
+        fit_activity(met, wanted)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32))
+def test_random_places_of_a_setting_carry_the_row_totals(seed):
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, 5, 600).astype(np.uint8)
+    layers = [Places.of(rng.integers(-1, number, 600), contacts=visits) for number, visits in ((30, 4.0), (6, 1.5))]
+    target = rng.uniform(0.2, 2, (5, 5))
+    activity = activity_in_setting(layers, group, target)
+    made = np.zeros((5, 5))
+    for layer in layers:
+        made += meetings(Places(layer.place, layer.indptr, layer.member, layer.contacts, "x", activity), group, 5)
+    np.testing.assert_allclose(made, made.T, rtol=1e-12)
+    wanted = target.sum(axis=1) * np.bincount(group, minlength=5)
+    np.testing.assert_allclose(made.sum(axis=1), wanted, rtol=1e-5)  # activities are rounded to six digits
+
+
+def test_agents_of_one_group_share_one_activity():
+    group = np.array([0, 1, 0, 1, 1], np.uint8)
+    made = activity_in_setting([Places.of([0, 0, 0, 0, -1])], group, np.array([[1.0, 1.0], [1.0, 1.0]]))
+    assert made.dtype == np.float32
+    assert made[0] == made[2]
+    assert made[1] == made[3] == made[4]
