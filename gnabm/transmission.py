@@ -24,7 +24,7 @@ class Courses:
     """The courses that an infection can take (P of them, over K steps).
 
     Args:
-        probability: (16, P) of each course by five-year age of the infected; rows sum to 1.
+        probability: (16, P) of each course by five-year age of the infected, or (1, P) for all ages; rows sum to 1.
         infectiousness: (P, K) what an agent sends at the start of step k = 1, ..., K after its infection, relative to
             a transmission rate of 1 per contact.
 
@@ -37,9 +37,11 @@ class Courses:
 
     def __post_init__(self) -> None:
         """Check shapes and values."""
-        shape = (AGE_GROUPS, self.infectiousness.shape[0])
-        if self.probability.shape != shape or self.infectiousness.ndim != 2:
-            raise DataError(f"probability of courses must be {shape}, got {self.probability.shape}")
+        if self.probability.ndim != 2 or self.probability.shape[1:] != self.infectiousness.shape[:1]:
+            raise DataError(
+                f"courses must be probabilities (ages, P) and infectiousness (P, K), got {self.probability.shape} and "
+                f"{self.infectiousness.shape}"
+            )
         for name, values in (("probability", self.probability), ("infectiousness", self.infectiousness)):
             if not np.isfinite(values).all() or (values < 0).any():
                 raise DataError(f"{name} of courses must be finite and >= 0")
@@ -48,7 +50,7 @@ class Courses:
 
     @property
     def mean(self) -> Floats:
-        """(16, K) expected infectiousness by age and step after infection."""
+        """(16 or 1, K) expected infectiousness by age and step after infection."""
         return np.asarray(self.probability @ self.infectiousness)
 
 

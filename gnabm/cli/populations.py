@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,9 +20,11 @@ from gnabm.cli.failures import console, out_of_space, results
 from gnabm.cli.machine import available_disk, available_memory, in_bytes
 from gnabm.config import Config, build_model, load
 from gnabm.config.build import model_parameters
+from gnabm.config.changes import build_periods
 from gnabm.config.schema import Country, OwnTables, StoredGraph
 from gnabm.errors import CapacityError, ConfigError, OutputExistsError, RunError
 from gnabm.model import Model
+from gnabm.periods import Period
 from gnabm.population import Population
 
 BUILD_BYTES_PER_AGENT = 250
@@ -37,6 +41,7 @@ class Ready:
         population: The population.
         model: The model.
         parameters: All parameters of the model, derived ones too.
+        changes: From which steps on another model and seed hold.
     """
 
     config: Config
@@ -44,6 +49,7 @@ class Ready:
     population: Population
     model: Model
     parameters: Mapping[str, Any]
+    changes: tuple[Period, ...] = ()
 
 
 def cache_folder() -> Path:
@@ -54,12 +60,13 @@ def cache_folder() -> Path:
 
 def prepare(config: Config, *, strict: bool) -> Ready:
     """Open the population of a config, building it if need be, and make the model on it."""
-    from graphs import contact_matrices
+    from graphs import encounters
 
     config, store, population = open_population(config, strict=strict)
-    parameters = model_parameters(config, population, contact_matrices)
+    parameters = model_parameters(config, population, encounters)
     derived = {"reproduction_number": None, "parameters": parameters}
     model = build_model(config.model_copy(update=derived), population)
+    changes = build_periods(config, population, parameters, encounters)
     if config.run.mixing == "expected":
         contacts = population.contacts.with_expected_mixing()
         population = Population(
@@ -70,7 +77,7 @@ def prepare(config: Config, *, strict: bool) -> Ready:
             population.block,
             population.attributes,
         )
-    return Ready(config, store, population, model, parameters)
+    return Ready(config, store, population, model, parameters, changes)
 
 
 def open_population(config: Config, *, strict: bool) -> tuple[Config, Path | None, Population]:
@@ -92,6 +99,18 @@ def open_population(config: Config, *, strict: bool) -> tuple[Config, Path | Non
             resolved = population.attributes["config"]
             filled = who.model_copy(update={"country": resolved["country"], "num_agents": resolved["num_agents"]})
             return config.model_copy(update={"population": filled}), store, population
+
+
+def content_of(ready: Ready) -> str:
+    """A hash of what makes a population what it is: its own tables, or what a store says that it was built from."""
+    who = ready.config.population
+    digest = hashlib.sha256()
+    if isinstance(who, OwnTables):
+        for path in (who.edges, who.agents or ""):
+            digest.update(hashlib.sha256(Path(path).read_bytes() if path else b"").digest())
+    else:
+        digest.update(json.dumps(ready.population.attributes, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
 
 
 def refuse_assumed(tables: Iterable[Mapping[str, Any]], *, strict: bool) -> None:
@@ -236,3 +255,40 @@ def show_tables(tables: Sequence[Mapping[str, Any]]) -> None:
         known = "-" if year is None else str(year)
         shown.add_row(str(table["name"]), flag, known, str(table["licence"]), str(table["source"]))
     results().print(shown)
+
+
+def show_fidelity(figures: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print what a population achieves beside what was published.
+
+    Args:
+        figures: Records of `graphs.fidelity.compare`.
+    """
+    if not figures:
+        return
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in ("figure", "achieved", "source", "error", "at most", ""):
+        shown.add_column(name, overflow="fold")
+    shown.add_column("error counts", overflow="fold")
+    shown.add_column("table", no_wrap=True)
+    verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}
+    for figure in figures.values():
+        shown.add_row(
+            str(figure["name"]),
+            _few(figure["achieved"]),
+            _few(figure["source"]),
+            f"{figure['error']:.3f}",
+            "-" if figure["tolerance"] is None else f"{figure['tolerance']:g}",
+            verdict[figure["within"]],
+            str(figure["measure"]),
+            str(figure["citation"]["name"]),
+        )
+    results().print(shown)
+    results().print()
+
+
+def _few(values: object) -> str:
+    """A number or up to four of them; larger tables are named by their error alone."""
+    numbers = values if isinstance(values, list) else [values]
+    if len(numbers) > 4:
+        return ""
+    return " ".join(f"{number:.3g}" for number in numbers)

@@ -2,43 +2,38 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
-
-from numpy.typing import NDArray
 
 from gnabm.config.parameters import model_function
 from gnabm.config.schema import Config
 from gnabm.errors import ConfigError, nearest
 from gnabm.model import Model
-from gnabm.nextgen import transmission_rate_for
+from gnabm.nextgen import Encounters, transmission_rate_for
 from gnabm.population import Population
 
 AGE_GROUPS = (*(f"{10 * decade}-{10 * decade + 9}" for decade in range(8)), "80+")
 """The ten-year age groups that parameters by age refer to."""
-Matrices = Callable[[Population], Mapping[str, NDArray[Any]]]
-"""Mean contacts per day by layer and five-year age, (16, 16) each, row = participant."""
+Meetings = Callable[[Population], Mapping[str, Encounters]]
+"""Who meets whom by layer and five-year age (`graphs.encounters`)."""
 
 
-def build_model(config: Config, population: Population, contact_matrices: Matrices | None = None) -> Model:
+def build_model(config: Config, population: Population, encounters: Meetings | None = None) -> Model:
     """Make the model.
 
     Args:
         config: The config.
         population: Who it will run on; parameters by age or layer must fit it.
-        contact_matrices: Gives the contacts by age; needed when the config states a reproduction number.
+        encounters: Gives who meets whom by age; needed when the config states a reproduction number.
 
     Raises:
         ConfigError: A parameter does not fit the population.
     """
-    parameters = model_parameters(config, population, contact_matrices)
+    parameters = model_parameters(config, population, encounters)
     return model_function(config.model)(**parameters)
 
 
-def model_parameters(
-    config: Config, population: Population, contact_matrices: Matrices | None = None
-) -> dict[str, Any]:
+def model_parameters(config: Config, population: Population, encounters: Meetings | None = None) -> dict[str, Any]:
     """All parameters of the model, those included that are derived from the population."""
     parameters = dict(config.parameters)
     layers = population.contacts.layers
@@ -64,21 +59,24 @@ def model_parameters(
                 f"{', '.join(groups)}; give one value for each"
             )
     if config.reproduction_number is not None:
-        parameters["transmission_rate"] = _transmission_rate(config, population, contact_matrices)
+        parameters["transmission_rate"] = _transmission_rate(config, population, encounters)
     return parameters
 
 
-def _transmission_rate(config: Config, population: Population, contact_matrices: Matrices | None) -> float:
+def _transmission_rate(config: Config, population: Population, encounters: Meetings | None) -> float:
     """Infections per contact at which the reproduction number is the stated one."""
     assert config.reproduction_number is not None
-    if contact_matrices is None:
-        raise ConfigError("a reproduction_number needs the contacts by age; pass graphs.contact_matrices")
+    if encounters is None:
+        raise ConfigError("a reproduction_number needs who meets whom by age; pass graphs.encounters")
     if "age" not in population.columns:
         raise ConfigError(
             "reproduction_number needs ages, which the population has not; add a column age to the agent table, or "
             "give parameters.transmission_rate instead"
         )
-    accepted = inspect.signature(transmission_rate_for).parameters
-    keywords = {name: value for name, value in config.parameters.items() if name in accepted}
-    matrices = contact_matrices(population)
-    return transmission_rate_for(config.reproduction_number, matrices, dt=config.run.dt, **keywords)
+    model = model_function(config.model)(**config.parameters, transmission_rate=1.0)
+    if model.transmission is None:
+        raise ConfigError(
+            f"reproduction_number: {config.model} does not say which courses an infection takes; give "
+            "parameters.transmission_rate instead"
+        )
+    return transmission_rate_for(config.reproduction_number, encounters(population), model.transmission, config.run.dt)

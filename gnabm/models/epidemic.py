@@ -1,7 +1,7 @@
-"""Compartmental epidemics on a contact graph: `sir` and `seir`.
+"""Epidemics on a contact graph: `sir`, `seir` and `covid`.
 
-Both are discrete in time: in a step of dt days an event of hazard h happens with probability 1 - exp(-h dt), from
-the state at the start of the step.
+All are discrete in time: in a step of dt days an event of hazard h happens with probability 1 - exp(-h dt), from the
+state at the start of the step.
 """
 
 from __future__ import annotations
@@ -10,62 +10,39 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gnabm.agents import Agents, Column, StageName, Stages
-from gnabm.errors import ConfigError, DataError
+from gnabm.errors import ConfigError
 from gnabm.model import Leavers, Model, Observable, State, count_by_stage
+from gnabm.models.calendar import Calendar, CalendarKeys
+from gnabm.models.covid import (
+    ASYMPTOMATIC,
+    COVID,
+    OBSERVABLES,
+    RECOVERED,
+    SUSCEPTIBLE,
+    Disease,
+    published_susceptibility,
+)
+from gnabm.models.durations import geometric, one_stage, two_stages
+from gnabm.models.immunity import RISKS, PriorInfection, Protect, Vaccination, infect_before, vaccinate
+from gnabm.models.importation import Importation, Seeding, bring, seed
+from gnabm.models.infection import DailyProfile, Infect, InfectByAge, as_rate, happens
+from gnabm.models.progression import STATE, Progress
+from gnabm.models.tables import sources
 from gnabm.neighbours import Neighbours
 from gnabm.rule import Rule, SeedAgents, SeedAtRandom, Step
+from gnabm.transmission import Courses, Transmission
 
 # Stages
 
 SIR = Stages("susceptible", "infectious", "recovered")
 SEIR = Stages("susceptible", "exposed", "infectious", "recovered")
 
+INFECTED_ON = State(-1, torch.int32, "step of infection; -1 for those infected at the start or never", "step")
+
 # Rules
-
-
-def _rate(value: float, name: str) -> nn.Parameter:
-    number = torch.tensor(float(value))
-    if not bool(torch.isfinite(number)) or number < 0:
-        raise DataError(f"{name} must be a finite number >= 0, got {value}")
-    return nn.Parameter(number)
-
-
-def happens(hazard: Tensor, dt: float) -> Tensor:
-    """Probability of at least one event of a hazard (n,), per day, in dt days."""
-    return -torch.expm1(-hazard * dt)
-
-
-class Infect(Rule):
-    r"""Infection by infectious contacts, :math:`P = 1 - \exp(-\beta \, dt \sum_{j \to i} w_{ji})`.
-
-    Args:
-        transmission_rate: beta, infections per contact.
-        source: Stage of the susceptible.
-        target: Stage of the newly infected.
-        infectious: Stage of those who transmit.
-    """
-
-    reproducibility = "bit"
-
-    def __init__(self, transmission_rate: float, source: StageName, target: StageName, infectious: StageName) -> None:
-        super().__init__()
-        self.transmission_rate = _rate(transmission_rate, "transmission_rate")
-        self.source, self.target, self.infectious = source, target, infectious
-
-    def where(self, agents: Agents) -> Tensor:
-        """The susceptible."""
-        flags: Tensor = agents.stage.is_(self.source)
-        return flags
-
-    def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
-        """Move the newly infected."""
-        stage = agents.stage
-        sent = agents.everyone.stage.is_(self.infectious)
-        hazard = self.transmission_rate * contacts.sum_neighbours(sent)
-        return {"stage": stage.move(self.source, self.target, step.bernoulli(happens(hazard, step.dt)))}
 
 
 class Leave(Rule):
@@ -82,7 +59,7 @@ class Leave(Rule):
 
     def __init__(self, rate: float, source: StageName, target: StageName, name: str) -> None:
         super().__init__(name)
-        self.rate = _rate(rate, f"rate of {name}")
+        self.rate = as_rate(rate, f"rate of {name}")
         self.source, self.target = source, target
 
     def where(self, agents: Agents) -> Tensor:
@@ -94,75 +71,6 @@ class Leave(Rule):
         """Move those who leave."""
         leaving = step.bernoulli(happens(self.rate, step.dt))
         return {"stage": agents.stage.move(self.source, self.target, leaving)}
-
-
-class InfectByAge(Rule):
-    r"""Infection with age-dependent susceptibility and an infectiousness profile over age of infection.
-
-    .. math:: \lambda_i = \beta \, \sigma(a_i) \sum_l v_l \sum_{j \to i} w^l_{ji} \, g(\tau_j) \, [j \in I]
-
-    with tau the whole days since infection, whatever the length of a step.
-
-    Args:
-        transmission_rate: beta, infections per contact.
-        susceptibility: (num_age_groups,) sigma by ten-year age, or None for 1.
-        profile: (num_days,) g by days since infection; its last value holds from there on.
-        layer_weights: v by name of layer, 1 where absent.
-    """
-
-    writes = {"stage": "exclusive", "infected_on": "sole"}  # noqa: RUF012
-    reproducibility = "bit"
-
-    def __init__(
-        self,
-        transmission_rate: float,
-        susceptibility: Sequence[float] | None,
-        profile: Sequence[float],
-        layer_weights: Mapping[str, float],
-    ) -> None:
-        super().__init__("Infect")
-        self.transmission_rate = _rate(transmission_rate, "transmission_rate")
-        self.susceptibility = (
-            None if susceptibility is None else nn.Parameter(_positive(susceptibility, "susceptibility"))
-        )
-        self.profile = nn.Parameter(_positive(profile, "infectiousness"))
-        self.layer_weights = nn.ParameterDict({n: _rate(v, f"layer_weights.{n}") for n, v in layer_weights.items()})
-        self.stages = tuple(SEIR)
-
-    def where(self, agents: Agents) -> Tensor:
-        """The susceptible."""
-        flags: Tensor = agents.stage.is_(self.stages[0])
-        return flags
-
-    def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
-        """Move the newly infected and note the step."""
-        susceptible, exposed, infectious, _ = self.stages
-        everyone = agents.everyone
-        day = _days(step.index - everyone.infected_on, step.dt, self.profile.shape[0] - 1)
-        sent = self.profile.index_select(0, day) * everyone.stage.is_(infectious)
-        hazard = self.transmission_rate * contacts.sum_neighbours(sent, dict(self.layer_weights))
-        if self.susceptibility is not None:
-            hazard = hazard * self.susceptibility.index_select(0, agents.age_group.to(torch.int32))
-        newly = step.bernoulli(happens(hazard, step.dt))
-        stage = agents.stage.move(susceptible, exposed, newly)
-        infected_on = torch.where(newly != 0, step.index, agents.infected_on)
-        return {"stage": stage, "infected_on": infected_on.to(torch.int32)}
-
-
-def _days(steps: Tensor, dt: float, last: int) -> Tensor:
-    """Whole days within [0, last] in a number of steps (n,) int32."""
-    if dt == 1:
-        return steps.clamp(0, last)
-    # Rounded before the floor: ten steps of 0.7 days are 7 days, though their product is just below.
-    days = torch.round(steps.to(torch.float64) * dt, decimals=9).floor()
-    return days.clamp(0, last).to(torch.int32)
-
-
-def _positive(values: Sequence[float], name: str) -> Tensor:
-    tensor = torch.tensor([float(v) for v in values])
-    if tensor.numel() == 0 or not bool((torch.isfinite(tensor) & (tensor >= 0)).all()):
-        raise DataError(f"{name} must be a list of finite numbers >= 0, got {list(values)}")
-    return tensor
 
 
 # Initial state
@@ -186,6 +94,35 @@ def _seeds(susceptible: StageName, infected: StageName, initial_infected: float 
 
 def _incidence(susceptible: StageName) -> Observable:
     return Observable("incidence", Leavers(susceptible), meaning="new infections in the step, initial ones excluded")
+
+
+# Courses of an infection
+
+
+class _Sir:
+    """Courses of `sir`: infectious for a geometric number of steps."""
+
+    def __init__(self, recovery_rate: float) -> None:
+        self.recovery_rate = recovery_rate
+
+    def __call__(self, dt: float) -> Courses:
+        steps = geometric(self.recovery_rate, dt, "recovery_rate")
+        probability, infectious = one_stage(steps, steps.size)
+        return Courses(probability[None, :], infectious)
+
+
+class _Seir:
+    """Courses of `seir`: exposed and then infectious, each for a geometric number of steps."""
+
+    def __init__(self, latent_rate: float, recovery_rate: float, profile: DailyProfile) -> None:
+        self.latent_rate, self.recovery_rate, self.profile = latent_rate, recovery_rate, profile
+
+    def __call__(self, dt: float) -> Courses:
+        exposed = geometric(self.latent_rate, dt, "latent_rate")
+        infectious = geometric(self.recovery_rate, dt, "recovery_rate")
+        length = exposed.size + infectious.size
+        probability, _, sending = two_stages(exposed, infectious, length)
+        return Courses(probability[None, :], sending * self.profile.by_steps(length, dt))
 
 
 # Models
@@ -216,6 +153,7 @@ def sir(transmission_rate: float, recovery_rate: float, initial_infected: float 
         initial=_seeds(s, i, initial_infected),
         observe=[count_by_stage, _incidence(s)],
         name="sir",
+        transmission=Transmission(_Sir(recovery_rate)),
     )
 
 
@@ -240,19 +178,100 @@ def seir(
         layer_weights: Factor on the contacts of a layer, by name; 1 where absent.
     """
     s, e, i, r = SEIR
+    profile, weights = DailyProfile(infectiousness), dict(layer_weights or {})
     return Model(
         [
-            InfectByAge(transmission_rate, susceptibility, infectiousness, layer_weights or {}),
+            InfectByAge(transmission_rate, susceptibility, profile, weights, source=s, target=e, infectious=i),
             Leave(latent_rate, e, i, "BecomeInfectious"),
             Leave(recovery_rate, i, r, "Recover"),
         ],
         state={
             "stage": SEIR,
-            "infected_on": State(
-                -1, torch.int32, "step of infection; -1 for those infected at the start or never", "step"
-            ),
+            "infected_on": INFECTED_ON,
         },
         initial=_seeds(s, e, initial_infected),
         observe=[count_by_stage, _incidence(s)],
         name="seir",
+        transmission=Transmission(_Seir(latent_rate, recovery_rate, profile), susceptibility, weights),
+    )
+
+
+def covid(
+    transmission_rate: float,
+    initial_infected: float | Sequence[int] = 0.0,
+    seeding: Sequence[Seeding] = (),
+    importation: Sequence[Importation] = (),
+    vaccination: Vaccination | None = None,
+    prior_infection: PriorInfection | None = None,
+    layer_weights: Mapping[str, float] | None = None,
+    calendar: CalendarKeys | None = None,
+    susceptibility: Sequence[float] | None = None,
+    severity: float = 1.0,
+    probabilities: Mapping[str, Sequence[float]] | None = None,
+    durations: Mapping[str, Sequence[float]] | None = None,
+    infectiousness: Mapping[str, float] | None = None,
+) -> Model:
+    r"""COVID-19 in eleven stages, with ages, layers, immunity at the start, arrivals and a calendar.
+
+    A reproduction number from which the transmission rate follows is that of a population without immunity, in an
+    average week of a school term.
+
+    Args:
+        transmission_rate: Infections per contact by one with severe symptoms, per unit of infectiousness: an infector
+            with factor 1 sends 1 in all, spread over the days since infection.
+        initial_infected: Probability that an agent is infected just before the first step (a float), or the keys of
+            those who are.
+        seeding: Infections on given days, as `{number: 20, day: 2022-01-22, region: Auckland}`.
+        importation: Infections day by day, as `{per_day: 2, from: 2022-02-28, to: 2022-06-30, region: Auckland}`.
+        vaccination: Before the run, as `{coverage: 0.9, against_infection: 0.3, against_severe: 0.8}`; the coverage is
+            one share, nine by ten-year age, or either by region.
+        prior_infection: Before the run, as `{share: 0.1, against_infection: 0.8, against_severe: 0.9}`; without
+            `against_infection` they start recovered.
+        layer_weights: Factor on the contacts of a layer, by name; 1 where absent.
+        calendar: Weekdays and school holidays, as `{weekly: {team: [1, 1, 1, 1, 1, 0, 0]}, closed_in_holidays:
+            [class], school_terms: New Zealand}`; numbers of a week are scaled to a mean of 1 unless `average_day` is
+            false.
+        susceptibility: By ten-year age (9,); published where None.
+        severity: Factor on the probability of severe disease, for a milder or graver strain.
+        probabilities: By name (`asymptomatic`, `severe`, `hospital`, `icu`, `dead_on_ward`, `dead_in_icu`) and ten-year
+            age (9,); published where absent.
+        durations: Mean and standard deviation in days by name, such as `{mild: [12, 5], severe_to_hospital: [5.14]}`;
+            published where absent.
+        infectiousness: Factors `asymptomatic`, `presymptomatic`, `mild`, `severe`, and `profile_mean`, `profile_sd` in
+            days; published where absent.
+
+    References:
+        Hinch et al. (2021), PLoS Comput. Biol. 17(7) e1009146; Chopra et al. (2021), arXiv 2110.04421.
+
+    Example:
+        >>> model = covid(0.05, seeding=[{"number": 20, "day": 3}])
+        >>> [rule.name for rule in model.rules()]
+        ['Seed', 'Infect', 'Progress']
+    """
+    s, a = SUSCEPTIBLE, ASYMPTOMATIC
+    disease = Disease.of(probabilities or {}, durations or {}, infectiousness or {}, severity)
+    weights = dict(layer_weights or {})
+    ages = published_susceptibility() if susceptibility is None else susceptibility
+    immune: list[Protect] = []
+    if vaccination is not None:
+        immune.append(vaccinate(vaccination, s))
+    if prior_infection is not None:
+        immune.append(infect_before(prior_infection, s, RECOVERED))
+    infect = InfectByAge(
+        transmission_rate, ages, disease.profile, weights, source=s, target=a, infectious=disease.infectious(),
+        calendar=None if calendar is None else Calendar.of(calendar), risk="infection_risk" if immune else None,
+    )  # fmt: skip
+    risk = "severe_risk" if immune else None
+    start = Progress(a, disease.outcomes(), disease.transitions(), risk, "InitialProgress")
+    progress = Progress(a, disease.outcomes(), disease.transitions(), risk)
+    arrivals: list[Rule] = [rule for rule in (seed(seeding, s, a), bring(importation, s, a)) if rule.arrivals]
+    phases = [[rule] for rule in (*arrivals, infect, progress)]
+    return Model(
+        phases,
+        state={"stage": COVID, "infected_on": INFECTED_ON, **STATE, **(RISKS if immune else {})},
+        initial=[_seeds(s, a, initial_infected), *immune, start],
+        observe=OBSERVABLES,
+        name="covid",
+        transmission=Transmission(disease.courses, ages, weights),
+        sources=[{"name": name, **said} for name, said in sources().items()],
     )

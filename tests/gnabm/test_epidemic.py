@@ -6,8 +6,8 @@ import torch
 
 from gnabm import Contacts, simulate
 from gnabm.errors import ConfigError
-from gnabm.models.epidemic import _days, seir, sir
-from gnabm.nextgen import infectious_days
+from gnabm.models.epidemic import seir, sir
+from gnabm.models.infection import DailyProfile, whole_days
 
 NOBODY = Contacts.from_edges([], [], num_agents=40)
 MODELS = pytest.mark.parametrize(
@@ -57,7 +57,12 @@ def test_a_share_of_one_infects_everybody(model, share):
      (1 / 24, 48, 2), (2.0, 3, 6), (0.5, 99, 20), (1, 99, 20), (0.5, -3, 0), (1, -3, 0)],
 )  # fmt: skip
 def test_an_age_in_steps_is_the_whole_days_of_it(dt, steps, day):
-    assert _days(torch.tensor([steps], dtype=torch.int32), dt, 20).tolist() == [day]
+    assert whole_days(torch.tensor([steps], dtype=torch.int32), dt, 20).tolist() == [day]
+
+
+def days(model, dt):
+    """Expected infectiousness times days."""
+    return float(model.transmission.courses(dt).mean.sum() * dt)
 
 
 def test_all_ages_round_as_the_next_generation_matrix_does():
@@ -65,13 +70,27 @@ def test_all_ages_round_as_the_next_generation_matrix_does():
     for dt in (0.1, 0.3, 0.7, 1 / 3):
         for day in (1, 2, 3, 6):
             age = torch.arange(1, 200, dtype=torch.int32)
-            before = int((_days(age, dt, 100) < day).sum())
-            late = infectious_days(0.01, dt, None, [0.0] * day + [1.0])
-            assert late == pytest.approx(dt * np.exp(-0.01 * dt * before) / -np.expm1(-0.01 * dt), rel=1e-9)
+            before = int((whole_days(age, dt, 100) < day).sum())
+            profile = DailyProfile([0.0] * day + [1.0])
+            sent = profile.by_steps(199, dt)
+            assert sent.tolist() == [0.0] * before + [1.0] * (199 - before)
+
+
+@pytest.mark.parametrize("dt", [1.0, 0.5])
+def test_courses_of_an_epidemic_last_as_long_as_its_rates_say(dt):
+    # A geometric number of steps at 1 - exp(-rate dt) per step.
+    infectious = dt / -np.expm1(-0.1 * dt)
+    assert days(sir(0.3, 0.1), dt) == pytest.approx(infectious, rel=1e-9)
+    assert days(seir(0.3, 0.4, 0.1), dt) == pytest.approx(infectious, rel=1e-9)
 
 
 def test_infectious_days_depend_little_on_the_length_of_a_step():
     profile = np.exp(-((np.arange(25) - 8.0) ** 2) / 18).tolist()
-    days = [infectious_days(0.1, dt, 0.4, profile) for dt in (1.0, 0.5, 0.25)]
-    assert max(days) < 1.15 * min(days), days
-    assert min(days) > 0.5
+    found = [days(seir(0.3, 0.4, 0.1, infectiousness=profile), dt) for dt in (1.0, 0.5, 0.25)]
+    assert max(found) < 1.15 * min(found), found
+    assert min(found) > 0.5
+
+
+def test_courses_need_stages_that_end():
+    with pytest.raises(ConfigError, match="recovery_rate must be positive for a finite reproduction number"):
+        sir(0.3, 0.0).transmission.courses(1.0)

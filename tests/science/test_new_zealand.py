@@ -38,8 +38,10 @@ def country(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(country):
-    contacts = graphs.contact_matrices(graphs.open_graph(country))
-    return seir(transmission_rate_for(2.5, contacts, dt=1.0, **DISEASE), initial_infected=0.001, **DISEASE)
+    met = graphs.encounters(graphs.open_graph(country))
+    return seir(
+        transmission_rate_for(2.5, met, seir(1.0, **DISEASE).transmission, 1.0), initial_infected=0.001, **DISEASE
+    )
 
 
 def history(model, country, folder, **how):

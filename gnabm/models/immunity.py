@@ -1,0 +1,204 @@
+"""Who is immune at the start, and how far: vaccination and prior infection, by age and region.
+
+Two state fields say how far: `infection_risk`, the hazard of infection, and `severe_risk`, the probability of severe
+disease once infected, both relative to somebody who never met the disease. Protection from several sources
+multiplies, as if they acted independently.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NotRequired, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from gnabm.agents import Agents, Column, Field, StageName
+from gnabm.errors import ConfigError, nearest
+from gnabm.model import State
+from gnabm.neighbours import Neighbours
+from gnabm.rule import Merge, Rule, Step
+
+NUM_AGE_GROUPS = 9
+"""Ten-year age groups 0-9, ..., 70-79, 80+."""
+ELSEWHERE = "elsewhere"
+"""Stands for all regions that are not named."""
+Shares = float | Sequence[float] | Mapping[str, float | Sequence[float]]
+"""One share, a share for each ten-year age group, or either by region."""
+
+RISKS = {
+    "infection_risk": State(1.0, torch.float32, "hazard of infection relative to that of somebody without protection"),
+    "severe_risk": State(1.0, torch.float32, "probability of severe disease relative to the same"),
+}
+"""State fields of immunity."""
+
+
+class Vaccination(TypedDict):
+    """Vaccination before the run.
+
+    Attributes:
+        coverage: Share of people vaccinated: one number, nine by ten-year age, or either by region.
+        against_infection: Efficacy: share by which the hazard of infection is lower.
+        against_severe: Efficacy: share by which the probability of severe disease of the infected is lower.
+    """
+
+    coverage: float | Sequence[float] | Mapping[str, float | Sequence[float]]
+    against_infection: NotRequired[float]
+    against_severe: NotRequired[float]
+
+
+class PriorInfection(TypedDict):
+    """Infection before the run.
+
+    Attributes:
+        share: Share of the susceptible infected before: one number, nine by ten-year age, or either by region.
+        against_infection: As in `Vaccination`; left out or 1, they start recovered.
+        against_severe: As in `Vaccination`.
+    """
+
+    share: float | Sequence[float] | Mapping[str, float | Sequence[float]]
+    against_infection: NotRequired[float]
+    against_severe: NotRequired[float]
+
+
+class Protect(Rule):
+    """Initial state: protect a share of each age and region.
+
+    Args:
+        name: Name of the rule.
+        key: Name of the parameter that holds the shares, for messages.
+        shares: Of the susceptible.
+        against_infection: Share by which the hazard of infection is lower.
+        against_severe: Share by which the probability of severe disease is lower.
+        source: Stage of the susceptible.
+        target: Stage that the protected start in.
+    """
+
+    writes: ClassVar[Mapping[str, Merge]] = {
+        "stage": "exclusive", "infection_risk": "exclusive", "severe_risk": "exclusive",
+    }  # fmt: skip
+    reproducibility = "bit"
+
+    def __init__(
+        self,
+        name: str,
+        key: str,
+        shares: Shares,
+        *,
+        against_infection: float,
+        against_severe: float,
+        source: StageName,
+        target: StageName,
+    ) -> None:
+        super().__init__(name)
+        prefix = key.split(".")[0]
+        self.against_infection = nn.Parameter(_share(against_infection, f"{prefix}.against_infection"))
+        self.against_severe = nn.Parameter(_share(against_severe, f"{prefix}.against_severe"))
+        self.source, self.target, self.key = source, target, key
+        self.shares = _by_region(shares, key)
+
+    def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
+        """Draw who is protected."""
+        table = self._table(agents.fields)
+        region = torch.zeros(agents.num_agents, dtype=torch.int32)
+        if table.shape[0] > 1:
+            region = agents.region.to(torch.int32)
+        share = table.reshape(-1).index_select(0, region * NUM_AGE_GROUPS + ages(agents))
+        protected = step.bernoulli(share, where=agents.stage.is_(self.source))
+        stage = agents.stage
+        if self.target != self.source:
+            stage = stage.move(self.source, self.target, protected)
+        return {
+            "stage": stage,
+            "infection_risk": agents.infection_risk * (1 - self.against_infection * protected),
+            "severe_risk": agents.severe_risk * (1 - self.against_severe * protected),
+        }
+
+    def _table(self, fields: Mapping[str, Field]) -> Tensor:
+        """(num_regions or 1, num_age_groups) shares.
+
+        Raises:
+            ConfigError: A region is named that the population has not, or one is not named.
+        """
+        if list(self.shares) == [ELSEWHERE]:
+            return self.shares[ELSEWHERE].unsqueeze(0)
+        regions = region_names(fields, self.key)
+        for name in self.shares:
+            if name != ELSEWHERE and name not in regions:
+                raise ConfigError(f"{self.key}.{name}: there is no such region; {nearest(name, regions)}")
+        missing = [name for name in regions if name not in self.shares]
+        if missing and ELSEWHERE not in self.shares:
+            raise ConfigError(
+                f"{self.key} says nothing of {', '.join(missing)}; add them, or {ELSEWHERE!r} for all other regions"
+            )
+        return torch.stack([self.shares.get(name, self.shares.get(ELSEWHERE, torch.empty(0))) for name in regions])
+
+
+def vaccinate(keys: Vaccination, source: StageName) -> Protect:
+    """The rule that vaccinates."""
+    return Protect(
+        "Vaccinate", "vaccination.coverage", keys["coverage"], against_infection=keys.get("against_infection", 0.0),
+        against_severe=keys.get("against_severe", 0.0), source=source, target=source,
+    )  # fmt: skip
+
+
+def infect_before(keys: PriorInfection, source: StageName, recovered: StageName) -> Protect:
+    """The rule that makes prior infections."""
+    against = keys.get("against_infection", 1.0)
+    return Protect(
+        "InfectBefore", "prior_infection.share", keys["share"], against_infection=against,
+        against_severe=keys.get("against_severe", 0.0), source=source, target=recovered if against == 1 else source,
+    )  # fmt: skip
+
+
+def ages(agents: Agents) -> Tensor:
+    """(n,) int32 ten-year age group of each agent.
+
+    Raises:
+        ConfigError: The population has no such groups.
+    """
+    field = agents.fields.get("age_group")
+    groups = () if field is None or field.categories is None else field.categories
+    if "age_group" not in agents or len(groups) != NUM_AGE_GROUPS:
+        raise ConfigError(
+            "this model needs the ten-year age groups 0-9, ..., 70-79, 80+ as age_group, got "
+            f"{', '.join(groups) or 'none'}; give the agents an integer column age (in years), from which the groups "
+            "are made"
+        )
+    found: Tensor = agents.age_group
+    return found.to(torch.int32)
+
+
+def region_names(fields: Mapping[str, Field], key: str) -> tuple[str, ...]:
+    """Names of the regions of a population.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    field = fields.get("region")
+    if field is None or field.categories is None:
+        raise ConfigError(f"{key} is by region, but the population has no regions; leave the regions out")
+    return field.categories
+
+
+def _by_region(shares: Shares, key: str) -> dict[str, Tensor]:
+    if isinstance(shares, Mapping):
+        return {str(name): _by_age(value, f"{key}.{name}") for name, value in shares.items()}
+    return {ELSEWHERE: _by_age(shares, key)}
+
+
+def _by_age(value: float | Sequence[float], key: str) -> Tensor:
+    """(num_age_groups,) shares."""
+    values = [value] * NUM_AGE_GROUPS if isinstance(value, (int, float)) else list(value)
+    if len(values) != NUM_AGE_GROUPS:
+        raise ConfigError(
+            f"{key} has {len(values)} values; give one number, or nine for the ages 0-9, 10-19, ..., 70-79, 80+"
+        )
+    return torch.stack([_share(v, key) for v in values])
+
+
+def _share(value: float, key: str) -> Tensor:
+    if not (math.isfinite(value) and 0 <= value <= 1):
+        raise ConfigError(f"{key} must lie in [0, 1], got {value}; it is a share, so write 0.9 for 90 %")
+    return torch.tensor(float(value))
