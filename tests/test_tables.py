@@ -22,9 +22,8 @@ def faults(folder: Path) -> list[str]:
     for name, record in records.items():
         found += [f"{name} lacks {key}" for key, kind in SAID.items() if not isinstance(record.get(key), kind)]
         found += [f"{name}: {key} is empty" for key in ("source", "licence") if record.get(key) == ""]
-        # A year that the publisher does not state is null, and the note says so.
-        stated = isinstance(record.get("year"), int) or "year" in record.get("note", "")
-        found += [] if "year" in record and stated else [f"{name} lacks its year"]
+        found += [] if isinstance(record.get("year"), int) else [f"{name} lacks its year"]
+        found += [f"{name}: licence is not stated"] if "not stated" in (record.get("licence") or "") else []
         named = record.get("source", "").startswith("gnabm assumption")
         found += [f"{name}: an assumption is not flagged"] if named and not record.get("assumed") else []
     return found

@@ -19,6 +19,7 @@ from gnabm.models.tables import open_table
 from gnabm.rule import Step
 
 _WEEK = 7
+_NO_DATES = "calendar: this run has no dates; give run.start in the config or simulate(..., start=...), or leave the calendar out"
 
 
 class CalendarKeys(TypedDict):
@@ -92,15 +93,42 @@ class Calendar:
             ConfigError: The run has no dates, or runs beyond the terms that are known.
             UnknownFieldError: There is no such layer.
         """
-        for key, names in (("weekly.", self.weekly), ("closed_in_holidays: ", self.closed)):
-            for name in names:
-                if name not in layers:
-                    raise UnknownFieldError(f"calendar.{key}{name}: there is no such layer; {nearest(name, layers)}")
+        self.refuse_unknown(layers)
         days = _days_of(step)
         return {
             name: sum(share * self._on(name, day) for day, share in days)
             for name in sorted({*self.weekly, *self.closed})
         }
+
+    def refuse_unknown(self, layers: Sequence[str]) -> None:
+        """Refuse layers that the contact graph has not.
+
+        Args:
+            layers: Layers of the contact graph.
+
+        Raises:
+            UnknownFieldError: There is no such layer.
+        """
+        for key, names in (("weekly.", self.weekly), ("closed_in_holidays: ", self.closed)):
+            for name in names:
+                if name not in layers:
+                    raise UnknownFieldError(f"calendar.{key}{name}: there is no such layer; {nearest(name, layers)}")
+
+    def refuse_dates(self, start: date | None, days: float) -> None:
+        """Refuse a run without dates, or beyond the terms that are known.
+
+        Args:
+            start: Date of the first step.
+            days: Length of the run.
+
+        Raises:
+            ConfigError: It is such a run.
+        """
+        if start is None:
+            raise ConfigError(_NO_DATES)
+        if self.closed:
+            for day in (start, start + timedelta(days=math.ceil(days) - 1)):
+                self.in_term(day)
 
     def _on(self, name: str, day: date) -> float:
         factor = self.weekly[name][day.weekday()] if name in self.weekly else 1.0
@@ -126,10 +154,7 @@ class Calendar:
 def _days_of(step: Step) -> list[tuple[date, float]]:
     """Days that a step covers and the share of the step on each."""
     if step.start is None:
-        raise ConfigError(
-            "calendar: this run has no dates; give run.start in the config or simulate(..., start=...), or leave the "
-            "calendar out"
-        )
+        raise ConfigError(_NO_DATES)
     begin, end = round(step.index * step.dt, 9), round((step.index + 1) * step.dt, 9)
     days = range(math.floor(begin), math.ceil(end))
     first = step.start.date()

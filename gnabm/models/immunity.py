@@ -100,7 +100,7 @@ class Protect(Rule):
 
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Draw who is protected."""
-        table = self._table(agents.fields)
+        table = self.table(agents.fields)
         region = torch.zeros(agents.num_agents, dtype=torch.int32)
         if table.shape[0] > 1:
             region = agents.region.to(torch.int32)
@@ -115,8 +115,11 @@ class Protect(Rule):
             "severe_risk": agents.severe_risk * (1 - self.against_severe * protected),
         }
 
-    def _table(self, fields: Mapping[str, Field]) -> Tensor:
+    def table(self, fields: Mapping[str, Field]) -> Tensor:
         """(num_regions or 1, num_age_groups) shares.
+
+        Args:
+            fields: Columns of the population.
 
         Raises:
             ConfigError: A region is named that the population has not, or one is not named.

@@ -14,7 +14,7 @@ from typing import NotRequired, TypedDict
 
 import torch
 
-from gnabm.agents import Agents, Column, StageName
+from gnabm.agents import Agents, Column, Field, StageName
 from gnabm.errors import ConfigError, nearest
 from gnabm.models.immunity import region_names
 from gnabm.neighbours import Neighbours
@@ -73,24 +73,42 @@ class Arrivals:
     def expected(self, step: Step) -> float:
         """Infections expected in a step."""
         begin, end = round(step.index * step.dt, 9), round((step.index + 1) * step.dt, 9)
-        first = self._day(self.first, step)
-        last = math.inf if self.last is None else self._day(self.last, step)
+        start = None if step.start is None else step.start.date()
+        first = self._day(self.first, start)
+        last = math.inf if self.last is None else self._day(self.last, start)
         if last < first:
             raise ConfigError(f"{self.key}: ends ({self.last}) before it begins ({self.first}); exchange the two")
         return self.per_day * max(min(end, last + 1) - max(begin, first), 0.0)
 
-    def _day(self, when: date | int, step: Step) -> int:
+    def refuse_outside(self, start: date | None, days: float) -> None:
+        """Refuse a first day that lies outside of a run.
+
+        Args:
+            start: Date of the first step.
+            days: Length of the run.
+
+        Raises:
+            ConfigError: It does.
+        """
+        day = self._day(self.first, start)
+        if day >= days:
+            raise ConfigError(
+                f"{self.key}: {self.first} is day {day}, but the run ends after {days:g} days; change the day, or raise "
+                "run.steps"
+            )
+
+    def _day(self, when: date | int, start: date | None) -> int:
         """Days since the start of the run."""
         if isinstance(when, int):
             return when
-        if step.start is None:
+        if start is None:
             raise ConfigError(
                 f"{self.key}: {when} is a date, but this run has none; give run.start, or the number of days since the "
                 "start"
             )
-        day = (when - step.start.date()).days
+        day = (when - start).days
         if day < 0:
-            raise ConfigError(f"{self.key}: {when} lies before the run, which starts on {step.start.date()}")
+            raise ConfigError(f"{self.key}: {when} lies before the run, which starts on {start}")
         return day
 
 
@@ -114,7 +132,7 @@ class Arrive(Rule):
 
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Move the newly infected and note the step; on a day without arrivals nothing is looked at."""
-        regions = [self._region(a, agents) for a in self.arrivals]
+        regions = self.regions(agents.fields)
         expected = [a.expected(step) for a in self.arrivals]
         if not any(expected):
             return {}
@@ -141,15 +159,24 @@ class Arrive(Rule):
             "infected_on": infected_on.to(torch.int32),
         }
 
-    def _region(self, arrivals: Arrivals, agents: Agents) -> int | None:
-        if arrivals.region is None:
-            return None
-        names = region_names(agents.fields, arrivals.key)
-        if arrivals.region not in names:
-            raise ConfigError(
-                f"{arrivals.key}: there is no region {arrivals.region!r}; {nearest(arrivals.region, names)}"
-            )
-        return names.index(arrivals.region)
+    def regions(self, fields: Mapping[str, Field]) -> list[int | None]:
+        """Code of the region of each entry, None for all.
+
+        Args:
+            fields: Columns of the population.
+
+        Raises:
+            ConfigError: There is no such region.
+        """
+        codes: list[int | None] = []
+        for arrivals in self.arrivals:
+            names = () if arrivals.region is None else region_names(fields, arrivals.key)
+            if arrivals.region is not None and arrivals.region not in names:
+                raise ConfigError(
+                    f"{arrivals.key}: there is no region {arrivals.region!r}; {nearest(arrivals.region, names)}"
+                )
+            codes.append(None if arrivals.region is None else names.index(arrivals.region))
+        return codes
 
     def _probability(self, arrivals: Arrivals, number: float, people: int) -> float:
         if number > people and self.name == SEED:
