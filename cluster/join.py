@@ -13,9 +13,11 @@ from cluster.bounds import split
 from gnabm.agents import Agents, Column, Stage
 from gnabm.contacts import Contacts
 from gnabm.errors import ConfigError
+from gnabm.linelist import Batch, Legend, as_frame, in_order
 from gnabm.local import LocalGroup, LocalThreads
 from gnabm.model import Model
 from gnabm.neighbours import Form
+from gnabm.periods import Period
 from gnabm.population import Population
 from gnabm.shard import cut
 from gnabm.simulate import Simulation, as_numpy, check_record, check_steps
@@ -54,6 +56,8 @@ def run_local(
     gradient: str | None = None,
     loss: Loss | None = None,
     bounds: Sequence[int] | None = None,
+    changes: Sequence[Period] = (),
+    infections: bool = False,
 ) -> Trajectory:
     """Run a model on k shards in this process: `gnabm.simulate` with the same bits, cut in k.
 
@@ -75,6 +79,8 @@ def run_local(
         loss: Scalar to differentiate in the model's parameters; needs `gradient`. Its value is in the attributes of the
             trajectory.
         bounds: (shards + 1,) first row of each shard, or None to balance them.
+        changes: From which steps on another model and seed hold.
+        infections: Record who infected whom.
 
     Returns:
         Observables, recorded fields and final agents of all shards in the order of rows, without gradient.
@@ -90,9 +96,12 @@ def run_local(
     whole = Population.of(population)
     edges = tuple(bounds) if bounds is not None else split(whole, shards)
 
-    def shard_run(group: LocalGroup) -> Trajectory:
+    def shard_run(group: LocalGroup) -> tuple[Trajectory, tuple[Legend, Batch] | None]:
         shard = cut(whole, group, edges)
-        run = Simulation(model, shard, seed=seed, dt=dt, start=start, messages=messages, gradient=gradient)
+        run = Simulation(
+            model, shard, seed=seed, dt=dt, start=start, messages=messages, gradient=gradient, changes=changes,
+            infections=infections,
+        )  # fmt: skip
         observed: dict[str, list[Tensor]] = {o.name: [] for o in model.observe}
         fields: dict[str, list[np.ndarray]] = {name: [] for name in record}
         for _ in range(steps):
@@ -105,13 +114,16 @@ def run_local(
         attributes = {} if loss is None else {"loss": _backward(loss(stacked), group.rank)}
         kept = {n: np.stack(v) if v else np.empty((0, shard.num_owned), np.uint8) for n, v in fields.items()}
         # The graph of one shard cannot be followed outside its thread: the gradient was taken above.
-        return Trajectory(schema, {n: v.detach() for n, v in stacked.items()}, kept, run.agents, attributes, steps)
+        part = Trajectory(schema, {n: v.detach() for n, v in stacked.items()}, kept, run.agents, attributes, steps)
+        return part, None if run.tracer is None else (run.tracer.legend, run.tracer.take(steps))
 
     with LocalThreads(shards) as threads:
-        parts = threads.each(shard_run)
+        runs = threads.each(shard_run)
+    parts, told = [part for part, _ in runs], [noted for _, noted in runs if noted is not None]
     joined = {name: np.concatenate([p.fields[name] for p in parts], axis=1) for name in record}
     agents = join_agents([p.agents for p in parts])
-    return Trajectory(parts[0].schema, parts[0].observed, joined, agents, parts[0].attributes, steps)
+    line_list = as_frame(in_order([batch for _, batch in told]), told[0][0]) if told else None
+    return Trajectory(parts[0].schema, parts[0].observed, joined, agents, parts[0].attributes, steps, line_list)
 
 
 def _backward(loss: Tensor, rank: int) -> float:

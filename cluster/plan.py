@@ -15,6 +15,7 @@ from cluster.space import amount
 from gnabm.agents import Stages
 from gnabm.contacts import Contacts, Edges, Mixing, Places
 from gnabm.errors import CapacityError, ConfigError
+from gnabm.linelist import ROW_BYTES
 from gnabm.model import Model
 from gnabm.population import Population
 from gnabm.simulate import check_record, check_steps
@@ -32,6 +33,9 @@ ACTIVE_SHARE = 0.3
 """Share of the agents that draw contacts at the peak of a strong epidemic."""
 DRAWN_BYTES = 24
 """Bytes per drawn contact: sender, group, index, target, value; kept while the layers of a step are added up."""
+TRACED_BYTES = 64
+"""Bytes per owned row of a run that records infections: records of the steps not yet written, keys of those who drew
+contacts; measured, see `plan`."""
 SLACK = 1.2
 """Over what is counted: allocator, pieces of a store while they are read; measured, see `plan`."""
 _ROWS_PER_READ = 1 << 20
@@ -91,7 +95,7 @@ class Plan:
         driver: Bytes besides the shards': the driver of actors and Ray's processes, or the one process of shards that
             take turns; 0 for one shard alone.
         memory: Estimated peak memory of the driver and all shards together, in bytes.
-        disk: Upper bound of the trajectory in bytes: fields uncompressed.
+        disk: Upper bound of the trajectory in bytes: fields and infections uncompressed, one infection for each agent.
         record: Recorded fields.
     """
 
@@ -119,12 +123,14 @@ def plan(
     steps: int,
     record: Sequence[str] = (),
     transport: Literal["auto", "local", "actors"] = "auto",
+    infections: bool = False,
 ) -> Plan:
     """Count what a run will need; reads the graph in bounded pieces.
 
     Memory counts the arrays that a shard holds and the temporaries of a step at the peak of an epidemic; its constants
     are rounded upwards from the peak resident memory of runs of New Zealand (5,174,700 agents, 180 steps, 2 shards as
-    actors: 1.15 to 1.25 GiB per shard, 0.62 GiB for the driver, 0.14 GiB for Ray).
+    actors: 1.15 to 1.25 GiB per shard, 0.62 GiB for the driver, 0.14 GiB for Ray; recording 3.8M infections took 0.32
+    GiB more on one shard).
 
     Args:
         population: In memory or on disk.
@@ -133,6 +139,7 @@ def plan(
         steps: Number of steps.
         record: State fields to store.
         transport: As for `run`: shards that are `local` share one process, actors have a process each and a driver.
+        infections: Whether who infected whom is stored; one infection for each agent is counted on.
 
     Raises:
         ConfigError: There are fewer blocks than shards, or the transport is unknown.
@@ -151,11 +158,14 @@ def plan(
     crossing = sum(layer.size * layer.cut for layer in mixed) * owned / whole.num_agents
     drawn = sum(layer.size for layer in mixed) * owned / whole.num_agents
     driver, process = _processes(whole.num_agents, shards, transport)
+    per_row = STEP_BYTES + TRACED_BYTES * infections
+    if driver and infections:
+        driver += TRACED_BYTES * whole.num_agents
     sizes = []
     for rank in range(shards):
         rows, border = int(owned[rank]), int(halo[rank])
         held, reading = _held(whole, traffic, rank, rows, border, shards)
-        step = STEP_BYTES * rows + 12 * border + int(ACTIVE_SHARE * DRAWN_BYTES * drawn[rank])
+        step = per_row * rows + 12 * border + int(ACTIVE_SHARE * DRAWN_BYTES * drawn[rank])
         peak = process + _working(model, held, reading, step, rows, record)
         sent = int(8 * border + 20 * crossing[rank])
         sizes.append(ShardPlan(bounds[rank], rows, work[rank], border, sent, held, peak))
@@ -169,7 +179,7 @@ def plan(
         balance,
         driver,
         memory,
-        _disk(whole, model, steps, record),
+        _disk(whole, model, steps, record) + ROW_BYTES * whole.num_agents * infections,
         tuple(record),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import signal
 import threading
 import time
@@ -22,15 +21,16 @@ from torch import Tensor
 
 from cluster.bounds import check_shards, grain, split
 from cluster.crew import AllInProcess, Crew, OneInProcess
+from cluster.recorder import Recorder
 from cluster.space import telling_of_space
+from cluster.state import step_of, write_state
 from cluster.worker import Job, RankReport
 from gnabm.errors import ConfigError, OutputExistsError
 from gnabm.model import Model
 from gnabm.neighbours import Form
+from gnabm.periods import Period, check_periods
 from gnabm.population import Population
 from gnabm.simulate import check_record, check_steps
-from gnabm.trajectory import TIME_CHUNK, TrajectoryStore
-from gnabm.writers import settle
 from graphs.store import open_graph
 
 Transport = Literal["auto", "local", "actors"]
@@ -38,6 +38,37 @@ Status = Literal["complete", "interrupted"]
 OnStep = Callable[[int, Mapping[str, Tensor]], None]
 """Called with the index of a step that is done and its observables."""
 STORE = "trajectory.zarr"
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where a run goes on from instead of its initial state.
+
+    Args:
+        state: State on disk, found whole by `check_state`.
+        earlier: Trajectory with the steps before, which become the first ones of the new; needed when one is stored.
+    """
+
+    state: Path
+    earlier: Path | None = None
+
+    @property
+    def step(self) -> int:
+        """The first step to make."""
+        return step_of(self.state)
+
+
+@dataclass(frozen=True, eq=False)
+class Keeping:
+    """Where the state at the end of a run is kept.
+
+    Args:
+        path: Folder to make.
+        basis: What decides the state, in plain types; it must be found the same when the state is used.
+    """
+
+    path: Path
+    basis: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -83,6 +114,10 @@ def run(
     attributes: Mapping[str, Any] | None = None,
     threads: int | None = None,
     on_step: OnStep | None = None,
+    changes: Sequence[Period] = (),
+    begin: Beginning | None = None,
+    keep: Keeping | None = None,
+    infections: bool = False,
 ) -> RunResult:
     """Simulate on shards; the bits do not depend on their number, transport or threads.
 
@@ -106,10 +141,15 @@ def run(
         attributes: More attributes of the trajectory.
         threads: Threads of each rank; by default those of this process, and the cores divided by shards for actors.
         on_step: Called after each step.
+        changes: From which steps on another model and seed hold.
+        begin: State to go on from; the trajectory and `steps` are those of the whole run, earlier steps included.
+        keep: Where to keep the state after the last step; an interrupted run keeps none.
+        infections: Record who infected whom: the group `infections` of the trajectory, and `infections.parquet` beside
+            it.
 
     Raises:
         OutputExistsError: There is a trajectory already.
-        ConfigError: The transport is unknown, or there are fewer blocks than shards.
+        ConfigError: The transport is unknown, there are fewer blocks than shards, or infections have no place to go.
         CapacityError: The cluster has too few CPUs.
         RunError: A rank died, or no space is left on the device.
         GnabmError: What the model or a rule refused.
@@ -119,10 +159,15 @@ def run(
     check_shards(shards)
     check_steps(steps)
     check_record(model, record)
+    first = 0 if begin is None else begin.step
+    if first > steps:
+        raise ConfigError(f"the run has {steps} steps, so it cannot go on from step {first}; raise steps")
     if transport not in ("auto", "local", "actors"):
         raise ConfigError(f"transport must be 'auto', 'local' or 'actors', got {transport!r}")
     if path is not None and not model.observe:
         raise ConfigError("a stored run needs an observable for its time axis; give the model observe=[count_by_stage]")
+    if path is None and infections:
+        raise ConfigError("infections are written beside the trajectory; give out=, or use gnabm.simulate")
     if path is not None and path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; choose another folder with --out or replace it with --overwrite")
     stored = None if isinstance(population, Population) else Path(population)
@@ -131,16 +176,21 @@ def run(
     bounds = split(whole, shards, block)
     job = Job(
         model, stored, bounds, seed, dt, start, messages, tuple(record), steps, block,
-        None if path is None else path.absolute(), threads,
+        None if path is None else path.absolute(), threads, check_periods(model, changes),
+        None if begin is None else begin.state.absolute(), infections,
     )  # fmt: skip
     said = {"start": None if start is None else start.isoformat(), "shards": shards, "seed": seed, "dt_days": dt}
     told = {"messages": messages, "reproducibility": model.reproducibility, "versions": versions()}
     described = {**said, **told, **(attributes or {})}
     with _threads_kept(), _crew(transport, job, None if stored else whole) as crew:
-        recorder = _Recorder.open(crew, job, whole, described, overwrite)
+        recorder = Recorder.open(crew, job, whole, described, overwrite)
+        if begin is not None:
+            recorder.begin(first, begin.earlier)
         startup = time.perf_counter() - began
         try:
-            status = _advance(crew, recorder, steps, on_step)
+            status = _advance(crew, recorder, range(first, steps), on_step)
+            if keep is not None and status == "complete":
+                _keep(keep, crew, model, steps)
             ranks = tuple(crew.each("report"))
             seconds = time.perf_counter() - began
             recorder.finish(status, seconds, startup, ranks)
@@ -159,17 +209,23 @@ def _crew(transport: Transport, job: Job, population: Population | None) -> Crew
     return AllInProcess(job, population) if shards > 1 else OneInProcess(job, population)
 
 
-def _advance(crew: Crew, recorder: _Recorder, steps: int, on_step: OnStep | None) -> Status:
+def _keep(keep: Keeping, crew: Crew, model: Model, step: int) -> None:
+    columns = ((name, np.concatenate(crew.each("column", name))) for name in model.state)
+    with telling_of_space(keep.path):
+        write_state(keep.path, columns, crew.each("observed")[0], step, keep.basis)
+
+
+def _advance(crew: Crew, recorder: Recorder, steps: range, on_step: OnStep | None) -> Status:
     """Make the steps until the end or an interrupt; what is done is written in either case."""
     status: Status = "complete"
     try:
         with _asked_to_stop() as asked:
-            for step in range(steps):
+            for step in steps:
                 observed = crew.each("advance")[0]
                 recorder.add(observed)
                 if on_step is not None:
                     on_step(step, observed)
-                if asked.is_set() and step + 1 < steps:
+                if asked.is_set() and step + 1 < steps.stop:
                     status = "interrupted"
                     break
     except KeyboardInterrupt:
@@ -205,82 +261,6 @@ def _threads_kept() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-class _Recorder:
-    """Gathers the observables in the driver and has them and the ranks' fields written in whole chunks of time.
-
-    Args:
-        crew: The ranks.
-        store: The trajectory, or None to store nothing.
-        needed: Bytes that it may take.
-        names: Names of the observables.
-    """
-
-    def __init__(self, crew: Crew, store: TrajectoryStore | None, needed: int) -> None:
-        self.crew, self.store, self.needed = crew, store, needed
-        self.done, self.written = 0, 0
-        self.waiting: list[Mapping[str, Tensor]] = []
-
-    @staticmethod
-    def open(crew: Crew, job: Job, population: Population, attributes: Mapping[str, Any], overwrite: bool) -> _Recorder:
-        if job.path is None:
-            return _Recorder(crew, None, 0)
-        schema = crew.each("schema")[0]
-        item = sum(np.dtype(dtype).itemsize for dtype in schema.record.values())
-        cells = sum(8 * int(np.prod(schema.shape(name)[1:])) for name in schema.dims)
-        needed = job.steps * (item * schema.num_agents + cells)
-        keys = np.asarray(population.columns["key"][:]) if record_keys(population, job.record) else None
-        with telling_of_space(job.path, needed):
-            job.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                store = TrajectoryStore.create(job.path, schema, keys=keys, attributes=attributes, overwrite=overwrite)
-            except OSError:
-                settle()
-                shutil.rmtree(job.path, ignore_errors=True)  # nothing was simulated, so nothing stays
-                raise
-        return _Recorder(crew, store, needed)
-
-    def add(self, observed: Mapping[str, Tensor]) -> None:
-        self.waiting.append(observed)
-        self.done += 1
-        if self.done % TIME_CHUNK == 0:
-            self.flush()
-
-    def flush(self) -> None:
-        """Owners write their rows, then the driver appends the observables and last the time."""
-        count = len(self.waiting)
-        if self.store is not None and count:
-            with telling_of_space(self.store.path, self.needed):
-                self.store.grow(self.done)
-                self.crew.each("write", self.written, count)
-                self.store.append({n: torch.stack([o[n] for o in self.waiting]) for n in self.waiting[0]})
-        self.waiting, self.written = [], self.done
-
-    def fail(self) -> None:
-        """Keep what is written, marked; the error that came first is the one to tell."""
-        if self.store is not None:
-            with suppress(Exception):
-                self.store.finish("failed")
-
-    def finish(self, status: str, seconds: float, startup: float, ranks: Sequence[RankReport]) -> None:
-        if self.store is None:
-            return
-        with telling_of_space(self.store.path, self.needed):
-            self.store.root.attrs.update(
-                {
-                    "seconds": seconds,
-                    "startup_seconds": startup,
-                    "peak_rss": [r.peak_rss for r in ranks],
-                    "phase_seconds": [dict(r.seconds) for r in ranks],
-                }
-            )
-            self.store.finish(status)
-
-
-def record_keys(population: Population, record: Sequence[str]) -> bool:
-    """Whether a store needs the agents' keys: fields are recorded and rows are not the identity."""
-    return bool(record) and "key" in population.columns
 
 
 def versions() -> dict[str, str]:

@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 
 from cluster.space import telling_of_space
+from cluster.state import read_state
 from gnabm.exchange import ShardGroup
+from gnabm.linelist import Batch, Legend
 from gnabm.model import Model
 from gnabm.neighbours import Form
+from gnabm.periods import Period
 from gnabm.population import Population
 from gnabm.random import use_torch_threads
 from gnabm.shard import cut
@@ -43,6 +46,9 @@ class Job:
         block: Rows per chunk of a recorded field; shards begin at multiples of it.
         path: Store of the trajectory, or None.
         threads: Threads of each rank, or None to leave them as they are.
+        changes: From which steps on another model and seed hold.
+        state: State to begin from, or None for the model's initial one.
+        infections: Record who infected whom.
     """
 
     model: Model
@@ -57,6 +63,9 @@ class Job:
     block: int
     path: Path | None
     threads: int | None
+    changes: tuple[Period, ...] = ()
+    state: Path | None = None
+    infections: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,7 @@ class Worker:
             whole = population if job.population is None else open_graph(job.population)
             assert whole is not None
             self.shard = cut(whole, group, job.bounds)
+            snapshot = None if job.state is None else read_state(job.state, self.shard.first_row, self.shard.num_owned)
         with self._phase("initial"):
             self.simulation = Simulation(
                 job.model,
@@ -107,6 +117,9 @@ class Worker:
                 dt=job.dt,
                 start=job.start,
                 messages=job.messages,
+                changes=job.changes,
+                snapshot=snapshot,
+                infections=job.infections,
             )
         self.buffer: dict[str, list[np.ndarray]] = {name: [] for name in job.record}
 
@@ -158,6 +171,21 @@ class Worker:
                 if count:
                     store.write_field(name, first, self.shard.first_row, np.stack(steps[:count]))
                 steps.clear()
+
+    def infections(self, until: int) -> tuple[Legend, Batch]:
+        """Hand over the infections of this rank's agents in the steps before `until`, and what their codes mean."""
+        tracer = self.simulation.tracer
+        assert tracer is not None
+        with self._phase("write"):
+            return tracer.legend, tracer.take(until)
+
+    def observed(self) -> Mapping[str, Tensor]:
+        """Observables of the last step, the same on every rank."""
+        return self.simulation.observed
+
+    def column(self, name: str) -> np.ndarray:
+        """(num_owned,) a state column as it is now; codes for stages."""
+        return as_numpy(self.simulation.agents.columns[name])
 
     def report(self) -> RankReport:
         """Memory and seconds of this rank."""

@@ -118,7 +118,10 @@ def _words(column: Tensor) -> Tensor:
 def as_bits(x: Tensor, dtype: torch.dtype) -> Tensor:
     """The memory of a tensor as a flat tensor of another type; without gradient, since bits have none."""
     flat = x.detach().contiguous().reshape(-1)
-    if flat.numel() < 2:  # a single element counts as contiguous with any stride, but cannot be viewed with it
+    offset = flat.storage_offset() * flat.element_size()
+    # A single element counts as contiguous with any stride, and a row of a table may begin between two wider elements;
+    # neither can be viewed.
+    if flat.numel() < 2 or offset % dtype.itemsize:
         flat = flat.clone(memory_format=torch.contiguous_format)
     return flat.view(dtype)
 

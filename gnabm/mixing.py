@@ -83,6 +83,21 @@ def _ranges(layer: Mixing) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return first, count, region.astype(np.int64)
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """The contacts that the owned agents received in one step, in the order of those who made them.
+
+    Args:
+        target: (num_contacts,) int64 owned row of who received it.
+        value: (num_contacts,) or (num_contacts, F) what was sent; differentiable in what was sent.
+        sender: (num_contacts,) int64 key of who made it, or None when it was not asked for.
+    """
+
+    target: Tensor
+    value: Tensor
+    sender: Tensor | None
+
+
 def drawn_sum(
     shard: MixingShard,
     tables: MixingTables,
@@ -106,27 +121,60 @@ def drawn_sum(
     Returns:
         Like x; differentiable in x along the contacts drawn.
     """
+    drawn = drawn_contacts(shard, tables, group, keys, x, state, everyone)
+    return add_in_order(drawn.target, drawn.value, x.shape[0])
+
+
+def drawn_contacts(
+    shard: MixingShard,
+    tables: MixingTables,
+    group: ShardGroup,
+    keys: Tensor,
+    x: Tensor,
+    state: int,
+    everyone: bool,
+    *,
+    name_senders: bool = False,
+) -> Drawn:
+    """Draw the contacts of a step and bring each to the owner of its target; arguments as for `drawn_sum`.
+
+    Args:
+        shard: Owned part of the layer.
+        tables: Tables of the layer.
+        group: The shards.
+        keys: (num_owned,) int64.
+        x: (num_owned,) or (num_owned, F) what each agent sends.
+        state: Salt of the layer at this step.
+        everyone: Draw for all agents instead of those that send.
+        name_senders: Bring the senders' keys too; in a forward run only.
+    """
     senders = torch.arange(x.shape[0]) if everyone else nonzero_rows(x)
     first, who, index = draw_contacts(
         state, keys.index_select(0, senders), shard.group.index_select(0, senders), shard.area.index_select(0, senders),
         tables.number_cdf, tables.group_cdf, tables.level_cdf, tables.range_first, tables.range_count,
     )  # fmt: skip
-    value = x.index_select(0, senders.repeat_interleave(first.diff()))
+    by = senders.repeat_interleave(first.diff())
+    value = x.index_select(0, by)
+    sender = keys.index_select(0, by) if name_senders else None
     if group.size > 1:
         owner = torch.zeros_like(who)
         for rank in range(1, group.size):
             owner += index >= shard.first[rank].index_select(0, who)
         # Contacts travel in the order of senders; ranks own ascending rows, so joined by rank they stay in order.
         order = [nonzero_rows(owner == rank) for rank in range(group.size)]
-        columns = (who, index) if torch.is_grad_enabled() else (who, index, value)
+        columns = [who, index] if torch.is_grad_enabled() else [who, index, value]
+        if sender is not None:
+            columns.append(sender)
         got = exchange_columns(group, [[c.index_select(0, o) for c in columns] for o in order])
         if torch.is_grad_enabled():
             value = torch.cat(exchange(group, [value.index_select(0, o) for o in order]))
         else:
             value = torch.cat([received[2] for received in got])
+        if sender is not None:
+            sender = torch.cat([received[-1] for received in got])
         who, index = (torch.cat([received[i] for received in got]) for i in (0, 1))
     at = shard.members_start.index_select(0, who) + index - shard.first[group.rank].index_select(0, who)
-    return add_in_order(shard.members.index_select(0, at), value, x.shape[0])
+    return Drawn(shard.members.index_select(0, at), value, sender)
 
 
 def expected_sum(shard: MixingShard, tables: MixingTables, group: ShardGroup, x: Tensor) -> Tensor:

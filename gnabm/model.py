@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +96,7 @@ class Model(nn.Module):
         observe: Observables.
         name: Name for people.
         transmission: Courses of an infection, which a reproduction number follows from; None where there is none.
+        sources: The published tables behind its figures: name, source, year, licence, assumed, note.
 
     Raises:
         ConflictError: Two rules of a phase write one field without saying how, or share a name.
@@ -111,6 +112,7 @@ class Model(nn.Module):
         observe: Sequence[Observable] = (count_by_stage,),
         name: str = "model",
         transmission: Transmission | None = None,
+        sources: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__()
         for part in rules:
@@ -128,7 +130,7 @@ class Model(nn.Module):
         self.phases, self.initial = phases, start
         self._modules_of_rules = nn.ModuleList([*start, *(rule for phase in phases for rule in phase)])
         self.state, self.observe, self.name = dict(state), tuple(observe), name
-        self.transmission = transmission
+        self.transmission, self.sources = transmission, tuple(dict(entry) for entry in sources)
         self._check([start, *phases])
 
     def _check(self, phases: Sequence[Sequence[Rule]]) -> None:

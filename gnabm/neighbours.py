@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gnabm.errors import ShapeError, UnknownFieldError, nearest
-from gnabm.messages import pull_edges, push_edges, push_places, read_places, segment_sum, weigh
-from gnabm.mixing import MixingTables, drawn_sum, expected_sum
+from gnabm.messages import add_in_order, pull_edges, push_edges, push_places, read_places, segment_sum, weigh
+from gnabm.mixing import Drawn, MixingTables, drawn_contacts, expected_sum
 from gnabm.random import salt
 from gnabm.shard import EdgeShard, MixingShard, PlaceShard, Shard
 
@@ -33,10 +33,12 @@ class Sent:
         # Push is the faster form at any share of active sources, but it has no gradient and takes one feature.
         self.push = not torch.is_grad_enabled() and x.dim() == 1 and form != "pull"
         self.place_sums: dict[str, Tensor] = {}
+        self.drawn: dict[str, Drawn] = {}
         # Kept by hand: a cached_property holds one lock per class before Python 3.12, and a shard that waits in an
         # exchange inside one would lock out the other shards of its process.
         self._dense: Tensor | None = None
         self._active: tuple[Tensor, Tensor] | None = None
+        self.scattered: Tensor | None = None
 
     @property
     def dense(self) -> Tensor:
@@ -53,6 +55,21 @@ class Sent:
         return self._active
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A sum over neighbours that a rule asked for.
+
+    Args:
+        x: What everyone sends.
+        weights: Factor of each layer by name, 1 where absent.
+        layer: The layer, or None for all of them.
+    """
+
+    x: Tensor
+    weights: Mapping[str, float | Tensor]
+    layer: str | None
+
+
 @dataclass(eq=False)
 class Neighbours:
     """The contact graph as the rules of one step see it.
@@ -65,6 +82,8 @@ class Neighbours:
         form: Which kernels to use; the bits are the same.
         tables: Lookup tables of the mixing layers.
         rows: (num_rows,) owned rows that the current rule can change, or None for all.
+        asked: The sums that the current rule asked for, or None: they are not noted. Where they are, drawn contacts are
+            kept for the phase, with who made them.
     """
 
     shard: Shard
@@ -75,10 +94,11 @@ class Neighbours:
     tables: Mapping[str, MixingTables]
     rows: Tensor | None = None
     sent: dict[int, tuple[Tensor, Sent]] = field(default_factory=dict)
+    asked: list[Asked] | None = None
 
-    def only(self, rows: Tensor | None) -> Neighbours:
+    def only(self, rows: Tensor | None, asked: list[Asked] | None = None) -> Neighbours:
         """The same graph for a rule that can change only some rows; exchanges are shared."""
-        return Neighbours(self.shard, self.seed, self.step, self.dt, self.form, self.tables, rows, self.sent)
+        return Neighbours(self.shard, self.seed, self.step, self.dt, self.form, self.tables, rows, self.sent, asked)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names of the layers."""
@@ -104,9 +124,11 @@ class Neighbours:
         unknown = sorted(set(weights) - set(self.shard.layers))
         if unknown:
             raise UnknownFieldError(f"there is no layer {unknown[0]!r}; {nearest(unknown[0], self.shard.layers)}")
+        if self.asked is not None:
+            self.asked.append(Asked(x, weights, None))
         result: Tensor | None = None
         for name in self:
-            part = self[name].sum_neighbours(x)
+            part = self[name].received(self.send(x))
             # A forward run adds up in place: the same bits, fewer buffers.
             in_place = not torch.is_grad_enabled()
             if name in weights:
@@ -162,7 +184,12 @@ class NeighbourLayer:
         Raises:
             ShapeError: x has not one row per agent.
         """
-        sent = self.graph.send(x)
+        if self.graph.asked is not None:
+            self.graph.asked.append(Asked(x, {}, self.name))
+        return self.received(self.graph.send(x))
+
+    def received(self, sent: Sent) -> Tensor:
+        """The same sum of a field that was sent already: (num_rows,) or (num_rows, F)."""
         layer = self.graph.shard.layers[self.name]
         rows = self.graph.rows
         match layer:
@@ -178,13 +205,25 @@ class NeighbourLayer:
 
     def _mix(self, layer: MixingShard, sent: Sent) -> Tensor:
         graph = self.graph
-        tables = graph.tables[self.name]
         if layer.layer.expected:
-            return expected_sum(layer, tables, graph.shard.group, sent.x)
+            return expected_sum(layer, graph.tables[self.name], graph.shard.group, sent.x)
+        drawn = self.drawn(layer, sent)
+        total = add_in_order(drawn.target, drawn.value, sent.x.shape[0])
+        return total if graph.dt == 1.0 else total / graph.dt
+
+    def drawn(self, layer: MixingShard, sent: Sent) -> Drawn:
+        """The contacts drawn in this step for a field that was sent; their senders are named while sums are noted."""
+        graph, noted = self.graph, self.graph.asked is not None
+        if noted and self.name in sent.drawn:
+            return sent.drawn[self.name]
         state = salt(graph.seed, graph.step, f"contacts/{layer.keyed_name}")
-        keys = graph.shard.columns["key"]
-        drawn = drawn_sum(layer, tables, graph.shard.group, keys, sent.x, state, everyone=not sent.push)
-        return drawn if graph.dt == 1.0 else drawn / graph.dt
+        drawn = drawn_contacts(
+            layer, graph.tables[self.name], graph.shard.group, graph.shard.columns["key"], sent.x, state,
+            everyone=not sent.push, name_senders=noted,
+        )  # fmt: skip
+        if noted:
+            sent.drawn[self.name] = drawn
+        return drawn
 
 
 def _take(values: Tensor, rows: Tensor | None) -> Tensor:

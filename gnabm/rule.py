@@ -187,6 +187,7 @@ class SeedAtRandom(Rule):
     """
 
     reproducibility = "bit"
+    infects = True
 
     def __init__(self, source: StageName, target: StageName, share: float, name: str | None = None) -> None:
         super().__init__(name)
@@ -211,6 +212,7 @@ class SeedAgents(Rule):
     """
 
     reproducibility = "bit"
+    infects = True
 
     def __init__(self, source: StageName, target: StageName, keys: list[int], name: str | None = None) -> None:
         super().__init__(name)

@@ -12,18 +12,21 @@ from torch import Tensor
 
 from gnabm.agents import Agents, Column, Stage
 from gnabm.contacts import Contacts
-from gnabm.errors import DataError, KindError, ShapeError, UnknownFieldError, nearest
+from gnabm.errors import ConfigError, DataError, KindError, ShapeError, UnknownFieldError, nearest
+from gnabm.linelist import as_frame, in_order
 from gnabm.memory import keep_heap
 from gnabm.merge import Change, Mask, collect, merge
 from gnabm.messages import nonzero_rows
 from gnabm.mixing import MixingTables
 from gnabm.model import Model
-from gnabm.neighbours import Form, Neighbours
+from gnabm.neighbours import Asked, Form, Neighbours
 from gnabm.observe import Observer
+from gnabm.periods import Period, Snapshot, check_periods
 from gnabm.population import Population
 from gnabm.rule import Rule, Step
 from gnabm.sampling import estimator
 from gnabm.shard import MixingShard, Shard, cut
+from gnabm.tracing import Tracer
 from gnabm.trajectory import Schema, Trajectory
 
 Tap = Callable[[int, str, str, Column], None]
@@ -42,6 +45,9 @@ class Simulation:
         messages: Form of the message kernels; the bits are the same.
         gradient: None for a forward run, or the name of an estimator: the run is then differentiable.
         tap: Debugging hook.
+        changes: From which steps on another model and seed hold.
+        snapshot: State to begin from instead of the model's initial one.
+        infections: Note who infected whom, in `tracer`.
     """
 
     def __init__(
@@ -55,6 +61,9 @@ class Simulation:
         messages: Form = "auto",
         gradient: str | None = None,
         tap: Tap | None = None,
+        changes: Sequence[Period] = (),
+        snapshot: Snapshot | None = None,
+        infections: bool = False,
     ) -> None:
         if messages not in ("auto", "push", "pull"):
             raise DataError(f"messages must be 'auto', 'push' or 'pull', got {messages!r}")
@@ -88,17 +97,37 @@ class Simulation:
             state = {n: c.with_flags(torch.float32) if isinstance(c, Stage) else c for n, c in state.items()}
         self.agents = Agents({**shard.columns, **state}, {**shard.fields, **model.fields()})
         self.observer = Observer(model.observe, shard)
-        with self._mode():
-            for rule in model.initial:
-                self._phase([rule])
-            self.observed = self.observer(self.agents, self.agents)
-        self.index = 0
+        self.ahead = list(check_periods(model, changes))
+        self.tracer = self._tracer(start) if infections else None
+        if snapshot is not None:
+            if self.differentiable:
+                raise DataError("a run that begins from a state has no gradient of what came before; begin at step 0")
+            self.agents = self.agents.replace(snapshot.restored(model, shard.num_owned))
+            self.observed, self.index = snapshot.observed, snapshot.step
+        else:
+            with self._mode():
+                for rule in model.initial:
+                    self._phase([rule])
+                self.observed = self.observer(self.agents, self.agents)
+            self.index = 0
+
+    def _tracer(self, start: date | None) -> Tracer:
+        if self.differentiable:
+            raise ConfigError(
+                "a differentiable run records no infections: an infection that happened has no gradient in who made "
+                "it; leave gradient out, or infections"
+            )
+        tracer = Tracer(self.shard, self.dt, start)
+        for model in (self.model, *(period.model for period in self.ahead)):
+            tracer.expect(model)
+        return tracer
 
     def _mode(self) -> AbstractContextManager[object]:
         return torch.enable_grad() if self.differentiable else torch.no_grad()
 
     def advance(self) -> Mapping[str, Tensor]:
         """Make one step; returns its observables, the same on every shard."""
+        self._begin_period()
         with self._mode():
             before = self.agents
             for phase in self.model.phases:
@@ -106,6 +135,13 @@ class Simulation:
             self.observed = self.observer(before, self.agents)
         self.index += 1
         return self.observed
+
+    def _begin_period(self) -> None:
+        """Take the model and seed that hold from this step on."""
+        while self.ahead and self.ahead[0].step <= self.index:
+            period = self.ahead.pop(0)
+            self.model, self.seed = period.model, period.seed
+            self.observer = Observer(period.model.observe, self.shard)
 
     def _possible(self, rule: Rule, agents: Agents) -> Tensor | None:
         """(num_owned,) bool of the agents that a rule can change, or None for all."""
@@ -118,6 +154,11 @@ class Simulation:
                 f"{tuple(flags.shape)} {flags.dtype}; return a mask over all agents, not rows"
             )
         return flags.detach() != 0  # who can change is no differentiable question
+
+    def _ask(self, rule: Rule, shown: Agents, neighbours: Neighbours, step: Step) -> Mapping[str, Column]:
+        """Call a rule; `explain` looks on from here."""
+        returned: Mapping[str, Column] = rule(shown, neighbours, step)
+        return returned
 
     def _phase(self, rules: Sequence[Rule]) -> None:
         neighbours = Neighbours(self.shard, self.seed, self.index, self.dt, self.messages, self.tables)
@@ -144,7 +185,9 @@ class Simulation:
             self.index, self.dt, self.seed, {} if self.index < 0 else self.observed, self.start, rule.name,
             shown, self.estimator, self.shard.group,
         )  # fmt: skip
-        returned = rule(shown, neighbours.only(rows), step)
+        asked: list[Asked] | None = [] if self.tracer is not None and rule.infects else None
+        contacts = neighbours.only(rows, asked)
+        returned = self._ask(rule, shown, contacts, step)
         for part, (name, tensor, version) in {**self.agents.versions(), **shown.versions()}.items():
             if version != (before[part][2] if part in before and before[part][1] is tensor else 0):
                 raise KindError(
@@ -152,6 +195,8 @@ class Simulation:
                     "make a new tensor (x = x + 1, mask = mask & other) and return what changed"
                 )
         changes = collect(rule, returned, shown, mask)
+        if self.tracer is not None and rule.infects:
+            self.tracer.note(rule, step, changes.get("stage"), contacts)
         if self.tap is not None:
             keys: Tensor = self.agents.key
             for name, change in changes.items():
@@ -170,6 +215,8 @@ def simulate(
     record: Sequence[str] = (),
     messages: Form = "auto",
     gradient: str | None = None,
+    changes: Sequence[Period] = (),
+    infections: bool = False,
 ) -> Trajectory:
     """Run a model on a population, on one shard in this process.
 
@@ -183,6 +230,8 @@ def simulate(
         record: State fields to keep for each agent and step.
         messages: `push`, `pull` or `auto`; the bits are the same.
         gradient: Estimator of a differentiable run (`straight-through`), or None.
+        changes: From which steps on another model and seed hold.
+        infections: Record who infected whom: the trajectory's `infections`.
 
     Returns:
         Observables of each step, the recorded fields and the final agents. In a differentiable run the observables
@@ -193,7 +242,10 @@ def simulate(
     """
     check_steps(steps)
     shard = cut(Population.of(population))
-    run = Simulation(model, shard, seed=seed, dt=dt, start=start, messages=messages, gradient=gradient)
+    run = Simulation(
+        model, shard, seed=seed, dt=dt, start=start, messages=messages, gradient=gradient, changes=changes,
+        infections=infections,
+    )  # fmt: skip
     check_record(model, record)
     observed: dict[str, list[Tensor]] = {o.name: [] for o in model.observe}
     fields: dict[str, list[np.ndarray]] = {name: [] for name in record}
@@ -209,6 +261,7 @@ def simulate(
         {name: np.stack(v) if v else np.empty((0, shard.num_owned), np.uint8) for name, v in fields.items()},
         run.agents,
         num_steps=steps,
+        infections=None if run.tracer is None else as_frame(in_order([run.tracer.take(steps)]), run.tracer.legend),
     )
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 import zarr
 from torch import Tensor
 
 from gnabm.agents import Agents, Stages
 from gnabm.errors import OutputExistsError, StoreError
+from gnabm.linelist import LineListStore
 from gnabm.model import Model
 from gnabm.observe import Grouping
 from gnabm.shard import Shard
@@ -132,6 +134,7 @@ class Trajectory:
         agents: The agents at the end.
         attributes: Attributes of the dataset.
         num_steps: Number of steps, or None when an observable or a field tells it.
+        infections: The line list (`gnabm.linelist`), or None when it was not recorded.
     """
 
     schema: Schema
@@ -140,6 +143,7 @@ class Trajectory:
     agents: Agents
     attributes: Mapping[str, Any] = field(default_factory=dict)
     num_steps: int | None = None
+    infections: pd.DataFrame | None = None
 
     @property
     def steps(self) -> int:
@@ -187,6 +191,8 @@ class Trajectory:
         store.grow(self.steps)
         for name, values in self.fields.items():
             store.write_field(name, 0, 0, values)
+        if self.infections is not None:
+            LineListStore.of(Path(path), self.infections, self.schema.dt, self.schema.start)
         store.append({n: v.detach() for n, v in self.observed.items()}, self.steps)  # what is stored is data
         store.finish("complete")
         return Path(path)

@@ -1,4 +1,4 @@
-"""The command line: `gnabm build | plan | run | inspect | report`.
+"""The command line: `gnabm build | plan | run | inspect | report | explain | branch`.
 
 The only place that puts gnabm, graphs and cluster together. Everything heavy is imported inside the commands, so that
 `--help` answers at once. Exit codes: 0, 2 for bad input, 1 for a failure while running.
@@ -6,6 +6,7 @@ The only place that puts gnabm, graphs and cluster together. Everything heavy is
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -95,19 +96,67 @@ def inspect(
     inspect_path(path, as_json=as_json)
 
 
-@app.command(epilog="Example: gnabm report runs/new_zealand --out new_zealand.html")
+@app.command(epilog="Example: gnabm report runs/seed7 runs/seed8 --out new_zealand.html")
 @guarded
 def report(
-    path: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folder, or several that differ in the seed only.")
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Page to write; RUN/report.html if left out.")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Page to write; report.html in or beside the runs if left out."),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write one self-contained HTML page about a run."""
-    from gnabm.cli.inspecting import write_report
+    """Write one self-contained HTML page about a run, and a CSV and PNG of every figure beside it."""
+    from gnabm.cli.reporting import write_report
 
-    write_report(path, out, overwrite=overwrite)
+    write_report(paths, out, overwrite=overwrite)
+
+
+@app.command(epilog="Example: gnabm explain runs/new_zealand --agent 20231 --day 60")
+@guarded
+def explain(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    agent: Annotated[int, typer.Option("--agent", metavar="KEY", help="Key of the agent.")],
+    day: Annotated[
+        float | None, typer.Option("--day", metavar="D", help="Days since the start; -1 for the initial state.")
+    ] = None,
+    at: Annotated[
+        datetime | None, typer.Option("--date", metavar="DATE", formats=["%Y-%m-%d"], help="Date instead of a day.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say why an agent did what it did on a day; the run is made again up to there."""
+    from gnabm.cli.explaining import explain_run
+
+    explain_run(path, agent, day, None if at is None else at.date(), as_json=as_json)
+
+
+@app.command(
+    epilog="Example: gnabm branch runs/new_zealand --day 60 --set parameters.recovery_rate=0.2 --out runs/faster"
+)
+@guarded
+def branch(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    day: Annotated[float, typer.Option("--day", metavar="D", help="Days since the start; the first that may differ.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Run folder; with --scenarios each leaves DIR/NAME.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="What holds from that day on; repeatable."),
+    ] = None,
+    scenarios: Annotated[
+        Path | None,
+        typer.Option("--scenarios", metavar="FILE", help="YAML: name of a scenario to its keys and values."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Run scenarios from the state of a run on a day; the bits are those of running each whole."""
+    from gnabm.cli.branching import branch_run
+
+    branch_run(path, day, overrides or [], scenarios, out, overwrite=overwrite)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`gnabm inspect` and `gnabm report`: what a graph store or a run holds."""
+"""`gnabm inspect`: what a graph store or a run holds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from rich.table import Table
 
 from gnabm.cli.failures import results
-from gnabm.cli.populations import show_tables
-from gnabm.errors import OutputExistsError, StoreError
+from gnabm.cli.populations import show_fidelity, show_tables
+from gnabm.errors import StoreError
+from gnabm.infections import generation_intervals, open_infections, share_by_layer
 from gnabm.report import Summary, open_run
-from gnabm.report import write_report as write_page
 
 
 def kind_of(path: Path) -> Literal["graph", "trajectory"]:
@@ -47,8 +48,10 @@ def inspect_path(path: Path, *, as_json: bool) -> None:
     """
     if kind_of(path) == "graph":
         from graphs import open_graph, summarise
+        from graphs.fidelity import compare
 
         figures = summarise(path)
+        figures["fidelity"] = compare(path, figures)
         if not as_json:
             _show_graph(path, figures, open_graph(path).attributes)
     else:
@@ -80,9 +83,23 @@ def _trajectory_figures(path: Path) -> dict[str, Any]:
         figures["stages_at_the_end"] = dict(zip(summary.stages, summary.stage_count[-1].tolist(), strict=True))
         for name, group in summary.groups.items():
             figures[f"infections_by_{name}"] = dict(zip(group.names, group.incidence.sum(0).tolist(), strict=True))
+    figures |= _line_list_figures(path, float(dataset.attrs["dt_days"]))
     kept = ("status", "gnabm_kind")
     figures["attributes"] = {str(k): _plain(v) for k, v in dataset.attrs.items() if k not in kept}
     return figures
+
+
+def _line_list_figures(path: Path, dt: float) -> dict[str, Any]:
+    """What the line list of a run shows, when there is one."""
+    infections = open_infections(path)
+    if infections is None:
+        return {}
+    intervals = generation_intervals(infections)
+    found: dict[str, Any] = {"records_of_infections": len(infections), "share_by_layer": share_by_layer(infections)}
+    if intervals.sum():
+        mean = float((intervals * np.arange(intervals.size)).sum() / intervals.sum())
+        found["mean_generation_interval_days"] = mean * dt
+    return found
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
@@ -117,6 +134,10 @@ def _show_trajectory(path: Path, figures: Mapping[str, Any]) -> None:
             "peak incidence": f"{figures['peak_incidence']:,} on {peak}",
             "at the end": ", ".join(f"{name} {count:,}" for name, count in figures["stages_at_the_end"].items()),
         }
+    if "share_by_layer" in figures:
+        rows["infections by layer"] = ", ".join(f"{n} {100 * s:.1f} %" for n, s in figures["share_by_layer"].items())
+    if "mean_generation_interval_days" in figures:
+        rows["generation interval"] = f"{figures['mean_generation_interval_days']:.2f} days on average"
     rows |= {
         "seed": attributes.get("seed", "-"),
         "shards": attributes.get("shards", "-"),
@@ -147,21 +168,5 @@ def _show_graph(path: Path, figures: Mapping[str, Any], attributes: Mapping[str,
     rows |= {name: f"{count:,}" for name, count in figures.get("agents_by_region", {}).items()}
     screen.print(_grid(rows))
     screen.print()
+    show_fidelity(figures["fidelity"])
     show_tables(attributes.get("tables", []))
-
-
-def write_report(path: Path, out: Path | None, *, overwrite: bool) -> None:
-    """Write the page of a run and print where it is.
-
-    Args:
-        path: Run folder.
-        out: File, or None for report.html in the run folder, which is replaced.
-        overwrite: Replace a file named by out.
-    """
-    if kind_of(path) == "graph":
-        raise StoreError(
-            f"{path} is a graph store, a report needs a run; give a run folder, or try `gnabm inspect {path}`"
-        )
-    if out is not None and out.exists() and not (overwrite and out.is_file()):
-        raise OutputExistsError(f"{out} exists; choose another file with --out or replace it with --overwrite")
-    print(write_page(path, out))

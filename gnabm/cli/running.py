@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ from gnabm.cli.earlier import EarlierRun
 from gnabm.cli.failures import Interrupted, Started, console, results
 from gnabm.cli.machine import available_disk, available_memory, describe, in_bytes
 from gnabm.cli.planning import show_plan
-from gnabm.cli.populations import Ready, prepare
+from gnabm.cli.populations import Ready, content_of, prepare
 from gnabm.cli.progress import Watch
 from gnabm.config import Config, load
 from gnabm.errors import GnabmError, OutputExistsError
+from gnabm.linelist import PARQUET
 from gnabm.report import Summary, open_run
 
-CONFIG, TRAJECTORY, REPORT = "config.yaml", "trajectory.zarr", "report.html"
+CONFIG, TRAJECTORY, REPORT, FIGURES = "config.yaml", "trajectory.zarr", "report.html", "report"
+STATES = "states"
 
 
 def plan_config(source: str, overrides: Sequence[str], out: Path | None, *, strict: bool, as_json: bool) -> None:
@@ -57,7 +59,7 @@ def _plan(ready: Ready) -> Any:  # noqa: ANN401
     run = ready.config.run
     return plan(
         ready.population, ready.model, shards=run.shards, steps=run.steps, record=ready.config.record.fields,
-        transport=run.transport,
+        transport=run.transport, infections=ready.config.record.infections,
     )  # fmt: skip
 
 
@@ -66,7 +68,7 @@ def _memory() -> int | None:
     return None if "RAY_ADDRESS" in os.environ else available_memory()
 
 
-def _check_room(ready: Ready, folder: Path) -> None:
+def check_room(ready: Ready, folder: Path) -> None:
     """Refuse what memory cannot hold. Disk is bounded from above only, so a run that may not fit is but warned of."""
     from cluster.plan import refuse_if_too_large
 
@@ -93,15 +95,28 @@ def run_config(source: str, overrides: Sequence[str], out: Path | None, *, overw
     """
     config = load(source, overrides)
     folder = out or Path("runs") / config.name
-    _refuse_existing(folder, overwrite=overwrite)
+    refuse_existing(folder, overwrite=overwrite)
     ready = prepare(config, strict=strict)
-    _check_room(ready, folder)
-    earlier = EarlierRun(folder, (CONFIG, TRAJECTORY, REPORT))
-    watch = Watch(ready.config, ready.population.num_agents, console(), on_first=earlier.discard)
+    check_room(ready, folder)
+    leave_run(ready, folder)
+
+
+def leave_run(ready: Ready, folder: Path, begin: Any = None, more: Mapping[str, Any] | None = None) -> None:  # noqa: ANN401
+    """Simulate what is ready and leave a run folder.
+
+    Args:
+        ready: The config, its population and models.
+        folder: Run folder; an earlier run in it is kept until the first step is done.
+        begin: A `cluster.run.Beginning` to go on from, or None.
+        more: More attributes of the trajectory.
+    """
+    earlier = EarlierRun(folder, (CONFIG, TRAJECTORY, REPORT, FIGURES, PARQUET, STATES))
+    begun = 0 if begin is None else begin.step
+    watch = Watch(ready.config, ready.population.num_agents, console(), on_first=earlier.discard, begun=begun)
     try:
         earlier.set_aside()
         _write_config(folder, ready.config)
-        result = _simulate(ready, folder, watch)
+        result = _simulate(ready, folder, watch, begin, {**_attributes(ready), **(more or {})})
         if result.status == "interrupted":
             raise KeyboardInterrupt
     except BaseException as error:
@@ -112,19 +127,24 @@ def run_config(source: str, overrides: Sequence[str], out: Path | None, *, overw
         if watch.done and isinstance(error, GnabmError):
             raise Started(str(error)) from error
         raise
-    _show_result(result, ready, folder)
+    _show_result(result, ready, folder, begun)
 
 
 def _interrupted(folder: Path, watch: Watch) -> Interrupted:
     if watch.done == 0:
         return Interrupted("stopped by Ctrl-C before the first step; nothing was written")
     return Interrupted(
-        f"stopped by Ctrl-C after {watch.done:,} of {watch.run.steps:,} steps; {folder / TRAJECTORY} holds what was "
+        f"stopped by Ctrl-C after {watch.at:,} of {watch.run.steps:,} steps; {folder / TRAJECTORY} holds what was "
         f"written of them and says so (gnabm report {folder})"
     )
 
 
-def _refuse_existing(folder: Path, *, overwrite: bool) -> None:
+def refuse_existing(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a run folder that is there, unless it is to be replaced.
+
+    Raises:
+        OutputExistsError: It is there, or a file is.
+    """
     if folder.exists() and not (overwrite and folder.is_dir()):
         what = "exists" if folder.is_dir() else "is a file"
         cure = "choose another folder with --out" + (" or replace it with --overwrite" if folder.is_dir() else "")
@@ -143,7 +163,7 @@ def _write_config(folder: Path, config: Config) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _simulate(ready: Ready, folder: Path, watch: Watch) -> Any:  # noqa: ANN401
+def _simulate(ready: Ready, folder: Path, watch: Watch, begin: Any, attributes: Mapping[str, Any]) -> Any:  # noqa: ANN401
     from cluster.run import run as run_shards
 
     config, run = ready.config, ready.config.run
@@ -162,35 +182,40 @@ def _simulate(ready: Ready, folder: Path, watch: Watch) -> Any:  # noqa: ANN401
             messages=run.messages,
             out=folder,
             overwrite=True,
-            attributes=_attributes(ready),
+            attributes=attributes,
             threads=run.threads,
             on_step=watch.on_step,
+            changes=ready.changes,
+            begin=begin,
+            infections=config.record.infections,
         )
 
 
 def _attributes(ready: Ready) -> dict[str, Any]:
     """What the trajectory says of the run besides what `cluster` writes."""
-    config = ready.config
+    config, law = ready.config, ready.model.transmission
     return {
         "name": config.name,
         "config": config.resolved(),
         "parameters": dict(ready.parameters),
         "reproduction_number": config.reproduction_number,
         "tables": list(ready.population.attributes.get("tables", [])),
+        "model_tables": list(ready.model.sources),
         "population": {
             "num_agents": ready.population.num_agents,
             "layers": list(ready.population.contacts.layers),
             "store": None if ready.store is None else str(ready.store),
+            "content": content_of(ready),
         },
         "machine": describe(),
-    }
+    } | ({} if law is None else {"generation_interval": law.generation_interval(config.run.dt).tolist()})
 
 
-def _show_result(result: Any, ready: Ready, folder: Path) -> None:  # noqa: ANN401
+def _show_result(result: Any, ready: Ready, folder: Path, begun: int) -> None:  # noqa: ANN401
     """Print the key figures of a run."""
     summary = Summary.of(open_run(folder))
     stepping = result.seconds - result.startup_seconds
-    rate = ready.population.num_agents * result.steps_done / max(stepping, 1e-9)
+    rate = ready.population.num_agents * (result.steps_done - begun) / max(stepping, 1e-9)
     peak = summary.peak
     rows = [
         ("agents", f"{summary.num_agents:,}"),

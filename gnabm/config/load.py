@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from gnabm.config.changes import assign, check_changes
 from gnabm.config.explain import explain
 from gnabm.config.parameters import check_parameters, model_functions
 from gnabm.config.schema import KINDS, Config
@@ -58,14 +59,14 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         10
     """
     name, text, folder = _read(Path(path))
-    values = _parse(text, str(path))
+    values = parse(text, str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, got {type(values).__name__}")
     _anchor(values, folder)
     for override in overrides:
         _override(values, override)
     _anchor(values, Path.cwd())
-    return _check({**values}, name, str(path))
+    return check({**values}, name, str(path))
 
 
 def _read(path: Path) -> tuple[str, str, Path]:
@@ -83,7 +84,16 @@ def _read(path: Path) -> tuple[str, str, Path]:
     raise ConfigError(f"{path}: there is no such file, and no shipped config of that name; {nearest(path.stem, known)}")
 
 
-def _parse(text: str, where: str) -> Any:  # noqa: ANN401
+def parse(text: str, where: str) -> Any:  # noqa: ANN401
+    """A text as safe YAML.
+
+    Args:
+        text: The text.
+        where: What it is, for the message.
+
+    Raises:
+        ConfigError: It is no YAML, or gives a key twice.
+    """
     try:
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2022-02-30
@@ -97,20 +107,25 @@ def _parse(text: str, where: str) -> Any:  # noqa: ANN401
         ) from error
 
 
+def setting(override: str) -> tuple[str, Any]:
+    """Dotted key and value of an override `key.key=value`, the value as YAML.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    key, sign, text = override.partition("=")
+    if not sign or not all(key.strip().split(".")):
+        raise ConfigError(f"--set {override}: expected key.key=value, such as --set run.steps=30")
+    return key.strip(), parse(text, f"--set {override}")
+
+
 def _override(values: dict[str, Any], override: str) -> None:
     """Set one key; the mappings on the way are made where they are missing."""
-    key, sign, text = override.partition("=")
-    keys = key.strip().split(".")
-    if not sign or not all(keys):
-        raise ConfigError(f"--set {override}: expected key.key=value, such as --set run.steps=30")
-    value = _parse(text, f"--set {override}")
-    at = values
-    for depth, part in enumerate(keys[:-1]):
-        inner = at.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override}: {'.'.join(keys[: depth + 1])} is no mapping, it is {inner!r}")
-        at = inner
-    at[keys[-1]] = value
+    key, value = setting(override)
+    try:
+        assign(values, key, value)
+    except ConfigError as error:
+        raise ConfigError(f"--set {override}: {error}") from error
 
 
 def _anchor(values: dict[str, Any], folder: Path) -> None:
@@ -123,7 +138,17 @@ def _anchor(values: dict[str, Any], folder: Path) -> None:
             population[key] = str(folder / Path(population[key]).expanduser())
 
 
-def _check(values: dict[str, Any], name: str, where: str) -> Config:
+def check(values: dict[str, Any], name: str, where: str) -> Config:
+    """Check the values of a config.
+
+    Args:
+        values: As YAML gives them.
+        name: Name of the run.
+        where: What they come from, for the message.
+
+    Raises:
+        ConfigError: All problems, each with its key and the cure.
+    """
     problems = _population_problems(values.get("population"))
     config = None
     if "name" in values:
@@ -137,9 +162,13 @@ def _check(values: dict[str, Any], name: str, where: str) -> Config:
         problems += [explain(p) for p in found if not (doubled and p["loc"][0] == "population")]
     parameters, wrong = _model_problems(values)
     problems += wrong
+    if config is not None and not problems:
+        config = config.model_copy(update={"parameters": parameters})
+        changes, problems = check_changes(config)
+        config = config.model_copy(update={"changes": changes})
     if problems or config is None:
         raise ConfigError(*[f"{where}: {problem}" if len(problems) == 1 else problem for problem in problems])
-    return config.model_copy(update={"parameters": parameters})
+    return config
 
 
 def _population_problems(population: object) -> list[str]:

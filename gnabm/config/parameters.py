@@ -9,6 +9,7 @@ import pkgutil
 import types
 import typing
 from collections.abc import Callable, Mapping
+from datetime import date
 from importlib import import_module
 from typing import Any
 
@@ -89,8 +90,12 @@ def _convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401
         return _number(value, where)
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
-    if hint is str and isinstance(value, str):
+    if hint is bool and isinstance(value, bool):
         return value
+    if hint is str and isinstance(value, (str, date)):
+        return value.isoformat() if isinstance(value, date) else value  # YAML reads 2022-01-20 as a date
+    if typing.is_typeddict(hint) and isinstance(value, dict):
+        return _convert_keys(value, hint, where)
     if origin is collections.abc.Sequence and isinstance(value, list):
         return [_convert(entry, arguments[0], f"{where}[{i}]") for i, entry in enumerate(value)]
     if origin is collections.abc.Mapping and isinstance(value, dict):
@@ -98,15 +103,32 @@ def _convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401
     raise _refusal(value, hint, where)
 
 
+def _convert_keys(value: dict[Any, Any], hint: Any, where: str) -> dict[str, Any]:  # noqa: ANN401
+    """A mapping with stated keys, each in its type."""
+    hints = typing.get_type_hints(hint)
+    for name in value:
+        if name not in hints:
+            raise ConfigError(f"{where}.{name}: no such key; {nearest(str(name), hints)}")
+    # __required_keys__ does not see NotRequired where annotations are strings.
+    for name, stated in typing.get_type_hints(hint, include_extras=True).items():
+        if name not in value and typing.get_origin(stated) is not typing.NotRequired:
+            raise ConfigError(f"{where}.{name}: missing; give {_describe(hints[name])}")
+    return {name: _convert(entry, hints[name], f"{where}.{name}") for name, entry in value.items()}
+
+
 def _alternative(value: Any, options: tuple[Any, ...], hint: Any, where: str) -> Any:  # noqa: ANN401
     """The option of a union whose outer type a value has."""
     outer = {type(None): types.NoneType, list: collections.abc.Sequence, dict: collections.abc.Mapping}
     wanted = outer.get(type(value))
-    scalar = not isinstance(value, (list, dict, bool, types.NoneType))
     for option in options:
-        bare = typing.get_origin(option) or option
-        if bare is wanted or (scalar and bare in (float, int, str)):
+        if (typing.get_origin(option) or option) is wanted or (wanted is outer[dict] and typing.is_typeddict(option)):
             return option
+    # A text is a quantity such as `2 weeks` unless a text is asked for.
+    for kinds, scalars in (((str, date), (str, float)), (int, (int, float)), (float, (float,))):
+        if isinstance(value, kinds) and not isinstance(value, bool):
+            for scalar in scalars:
+                if scalar in options:
+                    return scalar
     raise _refusal(value, hint, where)
 
 
@@ -131,8 +153,14 @@ def _describe(hint: Any) -> str:  # noqa: ANN401
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_describe(option) for option in arguments)
     if origin is collections.abc.Sequence:
+        if typing.is_typeddict(arguments[0]):
+            return f"a list of mappings with keys {', '.join(typing.get_type_hints(arguments[0]))}"
         return f"a list of {_describe(arguments[0]).removeprefix('a ')}s".replace("null", "nothing")
     if origin is collections.abc.Mapping:
         return f"a mapping of names to {_describe(arguments[1]).removeprefix('a ')}s"
-    words = {float: "a number", int: "a whole number", str: "a text", type(None): "null"}
+    if typing.is_typeddict(hint):
+        return f"a mapping with keys {', '.join(typing.get_type_hints(hint))}"
+    words = {
+        float: "a number", int: "a whole number", str: "a text", bool: "true or false", type(None): "null",
+    }  # fmt: skip
     return words.get(hint, str(hint))

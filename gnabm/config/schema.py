@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+)
 
 from gnabm.units import quantity
 
@@ -136,9 +146,30 @@ class Record(Section):
 
     Args:
         fields: State fields to keep for each agent and step.
+        infections: Keep who infected whom.
     """
 
     fields: list[str] = Field(default_factory=list)
+    infections: bool = False
+
+
+class Change(Section):
+    """Values that hold from a day on.
+
+    Args:
+        day: Days since the start, or None when a date is given.
+        date: Date, or None when a day is given.
+        set: Dotted keys and their values: `parameters.NAME`, `reproduction_number`, `run.seed`.
+    """
+
+    day: float | None = Field(None, ge=0, allow_inf_nan=False)
+    date: Day | None = None
+    set: dict[str, Any]
+
+    @model_serializer(mode="wrap")
+    def _said(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Only the one of day and date that was given."""
+        return {key: value for key, value in serialise(self).items() if value is not None or key == "set"}
 
 
 class Config(Section):
@@ -151,6 +182,7 @@ class Config(Section):
         population: Who, and who meets whom.
         run: How long and on what.
         record: What is kept.
+        changes: What changes while the run goes on.
         name: Name of the run's folder, from the name of the file.
     """
 
@@ -160,6 +192,7 @@ class Config(Section):
     population: Population
     run: Run
     record: Record = Field(default_factory=Record)
+    changes: list[Change] = Field(default_factory=list)
     name: str = Field("run", exclude=True)
 
     def resolved(self) -> dict[str, Any]:

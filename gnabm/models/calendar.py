@@ -19,7 +19,10 @@ from gnabm.models.tables import open_table
 from gnabm.rule import Step
 
 _WEEK = 7
-_NO_DATES = "calendar: this run has no dates; give run.start in the config or simulate(..., start=...), or leave the calendar out"
+_NO_DATES = (
+    "calendar: this run has no dates; give run.start in the config or simulate(..., start=...), "
+    "or leave the calendar out"
+)
 
 
 class CalendarKeys(TypedDict):

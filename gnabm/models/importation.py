@@ -93,8 +93,8 @@ class Arrivals:
         day = self._day(self.first, start)
         if day >= days:
             raise ConfigError(
-                f"{self.key}: {self.first} is day {day}, but the run ends after {days:g} days; change the day, or raise "
-                "run.steps"
+                f"{self.key}: {self.first} is day {day}, but the run ends after {days:g} days; "
+                "change the day, or raise run.steps"
             )
 
     def _day(self, when: date | int, start: date | None) -> int:

@@ -129,7 +129,7 @@ def test_overwrite_keeps_the_earlier_run_until_the_first_step_is_done(config, wo
     with monkeypatch.context() as broken:
         broken.setattr(OneInProcess, "each", fail)
         refused(*again, code=1)
-    assert left(workplace / "a") == ["config.yaml", "report.html", "trajectory.zarr"]
+    assert left(workplace / "a") == ["config.yaml", "report", "report.html", "trajectory.zarr"]
     assert (workplace / "a" / "config.yaml").read_text() == before
     assert open_trajectory(workplace / "a").identical(kept)
     gnabm(*again)

@@ -8,6 +8,7 @@ import yaml
 from gnabm import Contacts, Field, Population
 from gnabm.config import build_model, load, shipped
 from gnabm.errors import ConfigError
+from gnabm.nextgen import Encounters
 
 SIR = {
     "model": "epidemic.sir",
@@ -163,7 +164,7 @@ def aged():
 
 def test_a_stated_reproduction_number_scales_the_transmission_rate(sir, aged):
     # Everyone meets everyone alike, so R0 = rate x contacts per day x days infectious, 1 / (1 - exp(-recovery_rate)).
-    contacts = np.full((16, 16), 1 / 16)
+    contacts = Encounters(np.full((16, 16, 1), 1 / 16), np.ones((16, 16, 1)), "expected")
     overrides = ["reproduction_number=3", "parameters={recovery_rate: 0.1}"]
     model = build_model(load(sir, overrides), aged, lambda population: {"home": contacts})
     rate = float(model.rules()[0].transmission_rate.detach())

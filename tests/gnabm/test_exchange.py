@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gnabm.errors import TotalOverflowError
-from gnabm.exchange import FIXED_POINT, ShardGroup, Solo, exchange, total
+from gnabm.exchange import FIXED_POINT, ShardGroup, Solo, exchange, exchange_columns, total
 from gnabm.local import on_shards
 
 
@@ -77,6 +77,13 @@ def test_the_adjoint_of_an_exchange_sends_gradients_back_where_the_values_came_f
     for sender, gradients in enumerate(on_shards(size, work)):
         for receiver, gradient in enumerate(gradients):
             assert gradient == [100.0 * receiver + sender] * (sender + receiver + 1)
+
+
+def test_a_single_row_keeps_columns_of_any_width_whatever_stands_before_them():
+    columns = [torch.tensor([2.5]), torch.tensor([-(2**40) - 1]), torch.tensor([7], dtype=torch.int32)]
+    columns += [torch.tensor([2**50 + 3]), torch.tensor([[1.5, 2.5]], dtype=torch.float64)]
+    for received in on_shards(2, lambda group: exchange_columns(group, [columns, columns])):
+        assert all(torch.equal(a, b) for row in received for a, b in zip(row, columns, strict=True))
 
 
 def test_alone_an_exchange_returns_what_was_sent():

@@ -1,0 +1,146 @@
+"""What `explain` sees of a rule at work: one agent's draws and sums over contacts, and who its contacts were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gnabm.explanation import Draw
+from gnabm.messages import draw_contacts
+from gnabm.neighbours import Asked, Neighbours
+from gnabm.random import salt, uniform
+from gnabm.rule import Step
+from gnabm.shard import EdgeShard, MixingShard, PlaceShard
+
+_SENDERS_AT_ONCE = 1 << 18
+
+
+@dataclass(eq=False)
+class WatchedStep(Step):
+    """A step that notes the draws of one row.
+
+    Args:
+        at: The row among those that the rule sees.
+        draws: What was drawn.
+    """
+
+    at: int = 0
+    draws: list[Draw] = field(default_factory=list)
+
+    def _number(self, name: str) -> float:
+        keys = self.agents.key.narrow(0, self.at, 1)
+        return float(uniform(salt(self.seed, self.index, f"{self.rule}/{name}"), keys))
+
+    def bernoulli(self, p: Tensor, where: Tensor | None = None, name: str = "bernoulli") -> Tensor:
+        """Draw as ever and note it."""
+        flags = super().bernoulli(p, where, name)
+        chance = float(p if p.dim() == 0 else p[self.at])
+        if where is not None and not bool(where[self.at]):
+            chance = 0.0
+        self.draws.append(Draw(f"{self.rule}/{name}", self._number(name), chance, bool(flags[self.at])))
+        return flags
+
+    def uniform(self, name: str = "uniform") -> Tensor:
+        """Draw as ever and note it."""
+        numbers = super().uniform(name)
+        self.draws.append(Draw(f"{self.rule}/{name}", float(numbers[self.at])))
+        return numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """A sum over contacts as one agent got it.
+
+    Args:
+        x: (num_agents,) what everyone sent.
+        total: The sum, per day.
+        parts: What came through each layer, before its factor.
+        factors: Factor of each layer.
+    """
+
+    x: Tensor
+    total: float
+    parts: Mapping[str, float]
+    factors: Mapping[str, float]
+
+
+def heard(asked: Asked, graph: Neighbours, at: int) -> list[Heard]:
+    """What one agent got of a sum that a rule asked for, one for each feature that was sent.
+
+    Args:
+        asked: The sum.
+        graph: The contact graph of the rule.
+        at: The agent's row among those that the rule can change.
+    """
+    sent = graph.send(asked.x)
+    layers = list(graph) if asked.layer is None else [asked.layer]
+    whole = graph.sum_neighbours(asked.x, asked.weights) if asked.layer is None else graph[asked.layer].received(sent)
+    parts = {name: graph[name].received(sent)[at].reshape(-1).tolist() for name in layers}
+    factors = {}
+    for name in layers:
+        factor = torch.as_tensor(asked.weights.get(name, 1.0))
+        factors[name] = float(factor[at] if factor.dim() else factor)
+    return [
+        Heard(x, total, {name: values[k] for name, values in parts.items()}, factors)
+        for k, (x, total) in enumerate(
+            zip(sent.x.unbind(1) if sent.x.dim() > 1 else (sent.x,), whole[at].reshape(-1).tolist(), strict=True)
+        )
+    ]
+
+
+# Who was in contact
+
+
+def contacts_of(row: int, name: str, graph: Neighbours) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """Rows that an agent was in contact with in this step and contacts per day with each; None for a mean field.
+
+    Args:
+        row: Row of the agent; the graph is that of one shard, so rows are sources.
+        name: The layer.
+        graph: The contact graph of the step.
+    """
+    layer = graph.shard.layers[name]
+    match layer:
+        case EdgeShard():
+            first, last = (int(n) for n in layer.indptr[row : row + 2])
+            rows = layer.source[first:last].to(torch.int64).numpy()
+            weight = np.ones(rows.size) if layer.weight is None else layer.weight[first:last].to(torch.float64).numpy()
+        case PlaceShard():
+            place = int(layer.place[row])
+            first, last = (int(n) for n in layer.indptr[place : place + 2]) if place >= 0 else (0, 0)
+            rows = layer.member[first:last].to(torch.int64).numpy()
+            rows = rows[rows != row]
+            weight = np.full(rows.size, float(layer.weight[place]) if place >= 0 else 0.0)
+            if layer.activity is not None:
+                activity = layer.activity.to(torch.float64).numpy()
+                weight = weight * activity[rows] * activity[row]
+        case MixingShard():
+            if layer.layer.expected:
+                return None
+            rows, times = np.unique(_drew(row, name, layer, graph), return_counts=True)
+            weight = times / graph.dt
+    return rows, weight
+
+
+def _drew(row: int, name: str, layer: MixingShard, graph: Neighbours) -> NDArray[np.int64]:
+    """Rows of those who drew an agent in this step, once for each time."""
+    tables, keys = graph.tables[name], graph.shard.columns["key"]
+    state = salt(graph.seed, graph.step, f"contacts/{layer.keyed_name}")
+    group = int(layer.group[row])
+    start, end = (int(n) for n in layer.members_start[group : group + 2])
+    index = int(torch.searchsorted(layer.members[start:end].contiguous(), row))
+    found = []
+    for low in range(0, keys.shape[0], _SENDERS_AT_ONCE):
+        some = slice(low, low + _SENDERS_AT_ONCE)
+        first, who, at = draw_contacts(
+            state, keys[some], layer.group[some], layer.area[some], tables.number_cdf, tables.group_cdf,
+            tables.level_cdf, tables.range_first, tables.range_count,
+        )  # fmt: skip
+        contact = np.flatnonzero(((who == group) & (at == index)).numpy())
+        found.append(low + np.searchsorted(first.numpy(), contact, side="right") - 1)
+    return np.concatenate(found)
