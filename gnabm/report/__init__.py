@@ -1,6 +1,6 @@
-"""Report: one self-contained HTML page about a run, which opens without a network."""
+"""Report: one self-contained HTML page about a run or its replicates, and a CSV and PNG of every figure."""
 
-from gnabm.report.page import render, write_report
 from gnabm.report.summary import Summary, open_run
+from gnabm.report.writing import write_report
 
-__all__ = ["Summary", "open_run", "render", "write_report"]
+__all__ = ["Summary", "open_run", "write_report"]

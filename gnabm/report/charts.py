@@ -1,159 +1,246 @@
-"""The charts of a report, as the plain data that plotly.js draws."""
+"""The epidemic in figures: infections, stages, severe outcomes, regions and ages."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
-from datetime import date
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
-from gnabm.report.summary import Group, Summary
+from gnabm.report.curves import curves_figure, step_name, tables, time_axis, time_column, whole
+from gnabm.report.figure import ACCENT, Axis, Bars, Figure, Floats, Heat, Line, Mark, Note, Panel, graded
+from gnabm.report.replicates import Estimate, Replicates, middle
+from gnabm.report.summary import PER, Group, Summary
 
-INK, MUTED, GRID, ACCENT = "#1d2733", "#5d6875", "#e3e6ea", "#b1432a"
 STAGE_COLOURS = {
-    "susceptible": "#8195a9",
-    "exposed": "#d79a2b",
-    "infectious": ACCENT,
-    "recovered": "#3d7d6c",
+    "susceptible": "#8195a9", "exposed": "#d79a2b", "infectious": ACCENT, "infected": ACCENT, "recovered": "#3d7d6c",
+    "in hospital": "#7a4a9c", "in intensive care": "#2b2160", "dead": "#1d2733",
+    "asymptomatic": "#d9b44a", "presymptomatic mild": "#e0913a", "presymptomatic severe": "#c9653a",
+    "mild": ACCENT, "severe": "#5c150f",
+}  # fmt: skip
+_OTHER_COLOURS = ("#6b5b95", "#2f6690", "#a0673d", "#7a8b3c", "#96703a", "#4a7c8c", "#8c4a6b", "#555f6b")
+_FAMILIES = (
+    ("in intensive care", ("icu", "critical", "intensive")),
+    ("in hospital", ("hospital",)),
+    ("dead", ("dead", "death", "deceased")),
+    ("recovered", ("recovered", "immune")),
+    ("susceptible", ("susceptible",)),
+)
+_MOST_STAGES = 6
+"""So many curves can be told apart; more stages are shown by family."""
+OUTCOMES = {
+    "deaths": ("Deaths", "#1d2733"),
+    "hospital_occupancy": ("In hospital", "#7a4a9c"),
+    "icu_occupancy": ("In intensive care", "#2b2160"),
+    "hospital_admissions": ("Hospital admissions", "#a07cc0"),
 }
-_OTHER_COLOURS = ("#6b5b95", "#2f6690", "#a0673d", "#7a8b3c")
-_AGE_COLOURS = (
-    "#e0a93b", "#d98a3a", "#cc6a3a", "#b84b3c", "#9c3548", "#7c2a56", "#5b2760", "#3d2762", "#22275c",
-)  # fmt: skip
-_HEAT = [[0, "#f8f5ef"], [0.15, "#f1d9bd"], [0.4, "#dd9465"], [0.7, "#b1432a"], [1, "#5c150f"]]
-_FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": INK}
-
-Figure = dict[str, Any]
+"""Title and colour of the severe outcomes, in the order of the page."""
 
 
-def dates(summary: Summary) -> list[str | int]:
-    """Values of the time axis."""
-    return [at.isoformat() if isinstance(at, date) else at for at in summary.time]
-
-
-def _time_axis(summary: Summary) -> dict[str, Any]:
-    first, last = summary.time[0], summary.time[-1]
-    if not (isinstance(first, date) and isinstance(last, date)):
-        return {"type": "linear", "title": {"text": "step", "standoff": 4}}
-    months = (last - first).days > 75
-    # The second line of a tick is written only where it changes.
-    return {"type": "date", "tickformat": "%b\n%Y" if months else "%-d %b\n%Y", **({"dtick": "M1"} if months else {})}
-
-
-def _layout(summary: Summary, height: int, y_title: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
-    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "ticks": "outside", "tickcolor": GRID}
-    x = {**axis, "showgrid": False, "nticks": 7, "tickangle": 0, **_time_axis(summary)}
-    base: dict[str, Any] = {
-        "height": height,
-        "font": _FONT,
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 8, "r": 16, "t": 34, "b": 40},
-        "hovermode": "x unified",
-        "hoverlabel": {"font": {"size": 12}},
-        "xaxis": x,
-        "yaxis": {
-            **axis,
-            "automargin": True,
-            "rangemode": "tozero",
-            "tickformat": ",~r",
-            "title": {"text": y_title, "standoff": 8, "font": {"size": 12, "color": MUTED}},
-        },
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
-        "showlegend": True,
-    }
-    return {**base, **more}
-
-
-def step_name(summary: Summary) -> str:
-    """`day`, or `step` when a step is no day."""
-    return "day" if summary.dt == 1 else "step"
-
-
-def new_infections(summary: Summary) -> Figure:
+def new_infections(replicates: Replicates) -> Figure:
     """New infections of each step, with the peak marked."""
-    peak, x = summary.peak, dates(summary)
-    line = {
-        "type": "scatter", "mode": "lines", "x": x, "y": summary.incidence.tolist(), "name": "new infections",
-        "line": {"color": ACCENT, "width": 2, "simplify": False}, "fill": "tozeroy",
-        "fillcolor": "rgba(177,67,42,0.12)", "hovertemplate": "%{y:,}",
-    }  # fmt: skip
-    right = peak > summary.steps * 0.6  # the note stands where there is room
-    note = {
-        "x": x[peak], "y": int(summary.incidence[peak]), "text": f"{summary.incidence[peak]:,} on {summary.when(peak)}",
-        "showarrow": False, "xanchor": "right" if right else "left", "xshift": -10 if right else 10, "yshift": 2,
-        "font": {"size": 12, "color": MUTED},
-    }  # fmt: skip
-    layout = _layout(summary, 320, f"per {step_name(summary)}", showlegend=False, annotations=[note])
-    return {"data": [line], "layout": {**layout, "margin": {**layout["margin"], "t": 14}}}
+    first = replicates.first
+    values = replicates.stack(lambda run: run.incidence)
+    height = middle(values)
+    peak = int(height.argmax())
+    # The note stands where there is room.
+    note = Note(
+        first.time[peak], float(height[peak]), f"{height[peak]:,.0f} on {first.when(peak)}", peak > first.steps * 0.6
+    )
+    return curves_figure(
+        replicates, "incidence", f"New infections per {step_name(first)}", {"": values},
+        unit=f"new infections per {step_name(first)}", value="infections", colours={"": ACCENT}, more=(note,),
+    )  # fmt: skip
 
 
-def stages(summary: Summary) -> Figure:
-    """Agents in each stage."""
-    data = []
-    spare = iter(_OTHER_COLOURS * len(summary.stages))
-    for number, name in enumerate(summary.stages):
-        colour = STAGE_COLOURS.get(name) or next(spare)
-        data.append({
-            "type": "scatter", "mode": "lines", "x": dates(summary), "y": summary.stage_count[:, number].tolist(),
-            "name": html.escape(name), "line": {"color": colour, "width": 2, "simplify": False},
-            "hovertemplate": "%{y:,}",
-        })  # fmt: skip
-    layout = _layout(summary, 320, "agents")
-    return {"data": data, "layout": {**layout, "yaxis": {**layout["yaxis"], "tickformat": "~s"}}}
+def family(stage: str) -> str:
+    """The family of a stage; one that is none of the others is infected."""
+    return next((name for name, words in _FAMILIES if any(word in stage.lower() for word in words)), "infected")
 
 
-def _rounded(values: NDArray[np.float64]) -> list[Any]:
-    rounded: list[Any] = np.round(values, 1).tolist()
-    return rounded
+def _colours(names: Sequence[str]) -> dict[str, str]:
+    spare = iter(_OTHER_COLOURS * len(names))
+    return {name: STAGE_COLOURS.get(name) or next(spare) for name in names}
 
 
-def heat_map(summary: Summary, group: Group) -> Figure:
-    """New infections per 100,000 by group and time."""
-    names = [html.escape(name) for name in group.names]
-    data = {
-        "type": "heatmap", "x": dates(summary), "y": names, "z": _rounded(group.per_100k.T), "colorscale": _HEAT,
-        "hovertemplate": "%{y}<br>%{x}<br>%{z:,.1f} per 100,000<extra></extra>", "ygap": 1,
-        "colorbar": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "thickness": 8, "len": 0.5, "x": 0,
-                     "xanchor": "left", "outlinewidth": 0, "ticklen": 3, "nticks": 5, "tickformat": ",",
-                     "tickfont": {"size": 11}},
-    }  # fmt: skip
-    layout = _layout(summary, 110 + 22 * len(names), "", hovermode="closest", showlegend=False)
-    y = {"automargin": True, "autorange": "reversed", "showgrid": False, "ticks": "", "tickfont": {"size": 12}}
-    return {"data": [data], "layout": {**layout, "yaxis": y, "margin": {**layout["margin"], "t": 48}}}
+def stages(replicates: Replicates) -> Figure:
+    """Agents in each stage, or in each family of stages where there are many."""
+    first = replicates.first
+    counts = replicates.stack(lambda run: run.stage_count)
+    each = {name.replace("_", " "): counts[:, :, number] for number, name in enumerate(first.stages)}
+    shown, note = each, ""
+    if len(each) > _MOST_STAGES:
+        shown = {}
+        for name, values in each.items():
+            shown[family(name)] = shown.get(family(name), 0) + values
+        order = [name for name in STAGE_COLOURS if name in shown]
+        shown = {name: shown[name] for name in order}
+        members = [name for name in each if family(name) == "infected"]
+        note = f"Infected: {', '.join(members)}. The file has every stage."
+    figure = curves_figure(
+        replicates, "stages", f"Agents by stage at the end of each {step_name(first)}", shown,
+        unit="agents", value="agents", colours=_colours(tuple(shown)), label="stage", note=note,
+    )  # fmt: skip
+    table, by_seed = tables(replicates, each, "agents", "stage")
+    return Figure(figure.name, figure.title, figure.panels, table, figure.note, by_seed=by_seed)
 
 
-def curves(summary: Summary, group: Group) -> Figure:
-    """New infections per 100,000 over time, a line per group in order of the palette."""
-    rates = group.per_100k
-    data = [
-        {"type": "scatter", "mode": "lines", "x": dates(summary), "y": _rounded(rates[:, number]),
-         "name": html.escape(name), "hovertemplate": "%{y:,.1f}",
-         "line": {"color": _graded(number, len(group.names)), "width": 1.8, "simplify": False}}
-        for number, name in enumerate(group.names)
-    ]  # fmt: skip
-    return {"data": data, "layout": _layout(summary, 340, f"per 100,000 and {step_name(summary)}")}
+def courses(replicates: Replicates) -> Figure | None:
+    """The infected by stage, where a model tells more than two stages of them apart."""
+    first = replicates.first
+    names = [name for name in first.stages if family(name) == "infected"]
+    if len(first.stages) <= _MOST_STAGES or len(names) < 3:
+        return None
+    counts = replicates.stack(lambda run: run.stage_count)
+    shown = {name.replace("_", " "): counts[:, :, first.stages.index(name)] for name in names}
+    return curves_figure(
+        replicates, "infected_by_stage", "The infected by stage, outside hospital", shown,
+        unit="agents", value="agents", colours=_colours(tuple(shown)), label="stage",
+    )  # fmt: skip
 
 
-def attack_bars(summary: Summary, group: Group) -> Figure:
+def outcome(replicates: Replicates, name: str) -> Figure:
+    """An observable over time."""
+    first = replicates.first
+    series = first.series[name]
+    title, colour = OUTCOMES.get(name, (name.replace("_", " ").capitalize(), _OTHER_COLOURS[0]))
+    each = step_name(first)
+    at_end = name.endswith("occupancy")
+    unit = f"agents, end of the {each}" if at_end else f"{series.unit or 'agents'} per {each}"
+    values = replicates.stack(lambda run: run.series[name].total)
+    return curves_figure(
+        replicates, name, title, {"": values}, unit=unit, value=name, colours={"": colour},
+        note=f"{series.meaning[:1].upper()}{series.meaning[1:]}.",
+    )  # fmt: skip
+
+
+def cumulative(replicates: Replicates, name: str) -> Figure:
+    """What an observable has come to by the end of each step."""
+    title, colour = OUTCOMES[name]
+    values = np.cumsum(replicates.stack(lambda run: run.series[name].total), axis=1)
+    return curves_figure(
+        replicates, f"cumulative_{name}", f"Cumulative {title.lower()}", {"": values}, unit="agents since the start",
+        value=name, colours={"": colour},
+    )  # fmt: skip
+
+
+def per_100k(run: Summary, name: str, dim: str) -> Floats:
+    """(time, num_groups) an observable per 100,000 people of each group.
+
+    Outcomes that are counted as they happen are rare in a group: they are summed over the last seven days.
+    """
+    group = run.groups[dim]
+    if name == "incidence":
+        return group.per_100k
+    values = run.series[name].by[dim]
+    if not name.endswith("occupancy"):
+        before = np.pad(np.cumsum(values, axis=0), ((_week(run), 0), (0, 0)))
+        values = before[_week(run) :] - before[: -_week(run)]
+    return values * (PER / np.maximum(group.people, 1))
+
+
+def _week(run: Summary) -> int:
+    """Steps of seven days; at least one."""
+    return max(round(7 / run.dt), 1)
+
+
+def _title(name: str) -> str:
+    return "New infections" if name == "incidence" else OUTCOMES.get(name, (name.replace("_", " "), ""))[0]
+
+
+def _rate_unit(run: Summary, name: str) -> str:
+    if name == "incidence":
+        return f"per 100,000 and {step_name(run)}"
+    return "per 100,000" if name.endswith("occupancy") else "per 100,000 in the last 7 days"
+
+
+def by_group(replicates: Replicates, name: str, dim: str) -> Figure:
+    """An observable per 100,000 over time, a line per group in order of the palette."""
+    first = replicates.first
+    rates = replicates.stack(lambda run: per_100k(run, name, dim))
+    names = first.groups[dim].names
+    shown = {label: rates[:, :, number] for number, label in enumerate(names)}
+    colours = {label: graded(number, len(names)) for number, label in enumerate(names)}
+    what = dim.replace("_group", "")
+    return curves_figure(
+        replicates, f"{name}_by_{what}", f"{_title(name)} by {what}", shown, unit=_rate_unit(first, name),
+        value="per_100k", colours=colours, label=dim, spread=False,
+    )  # fmt: skip
+
+
+def heat_map(replicates: Replicates, name: str, dim: str) -> Figure:
+    """An observable per 100,000 by group and time; the mean over replicates."""
+    first = replicates.first
+    rates = replicates.stack(lambda run: per_100k(run, name, dim)).mean(axis=0)
+    names = first.groups[dim].names
+    when, time = time_column(first)
+    rows = [pd.DataFrame({when: time, dim: label, "per_100k": rates[:, n]}) for n, label in enumerate(names)]
+    unit = _rate_unit(first, name)
+    panel = Panel(
+        (Heat(first.time, names, rates.T, unit),), time_axis(first), Axis(kind="name", reverse=True),
+        height=120 + 22 * len(names),
+    )  # fmt: skip
+    note = f"Mean of {len(replicates.runs)} runs." if replicates.several else ""
+    return Figure(f"{name}_by_{dim}_heat", f"{_title(name)} {unit}", (panel,), pd.concat(rows), note)
+
+
+def attack_bars(replicates: Replicates, dim: str) -> Figure:
     """Share infected by the end, by group."""
-    names = [html.escape(name) for name in group.names]
-    colours = [_graded(number, len(names)) for number in range(len(names))]
-    percent = 100 * group.attack_rate
-    data = {
-        "type": "bar", "x": names, "y": _rounded(percent), "marker": {"color": colours}, "textposition": "outside",
-        "text": [f"{value:.0f} %" for value in percent], "cliponaxis": False, "textfont": {"size": 11, "color": MUTED},
-        "hovertemplate": "%{x}: %{y:.1f} %<extra></extra>",
-    }  # fmt: skip
-    layout = _layout(summary, 340, "% infected by the end", showlegend=False, bargap=0.25, hovermode="closest")
-    x = {"type": "category", "tickangle": 0, "ticks": "", "tickfont": {"size": 11}}
-    return {"data": [data], "layout": {**layout, "xaxis": x, "margin": {**layout["margin"], "t": 34}}}
+    group = replicates.first.groups[dim]
+    found = [Estimate.of(values) for values in replicates.stack(lambda run: run.groups[dim].attack_rate).T]
+    percent = np.array([100 * one.mean for one in found])
+    error = np.array([100 * (one.error or 0.0) for one in found])
+    what = dim.replace("_group", "")
+    table = pd.DataFrame({dim: group.names, "agents": group.people, "attack_rate": [one.mean for one in found]})
+    if replicates.several:
+        table["standard_error"] = error / 100
+    infected = replicates.stack(lambda run: run.groups[dim].infected).mean(axis=0)
+    table["infected"] = infected if replicates.several else infected.astype(np.int64)
+    colours = tuple(graded(number, len(percent)) for number in range(len(percent)))
+    across = dim == "region"
+    bars = Bars(
+        "", group.names, percent, "#8195a9" if across else colours, error if replicates.several else None,
+        tuple(f"{value:.0f} %" for value in percent), across,
+    )  # fmt: skip
+    length, names = Axis("infected by the end, % of the group"), Axis(kind="name", reverse=across)
+    panel = Panel((bars,), length if across else names, names if across else length, height=430 if across else 340)
+    note = "Mean of the runs with its standard error." if replicates.several else ""
+    return Figure(f"attack_rate_by_{what}", f"Attack rate by {what}", (panel,), table, note)
 
 
-def _graded(number: int, count: int) -> str:
-    """A colour of the ordered palette."""
-    palette: Sequence[str] = _AGE_COLOURS
-    return palette[round(number * (len(palette) - 1) / max(count - 1, 1))]
+def small_panels(replicates: Replicates, dim: str) -> tuple[Panel, ...]:
+    """One little curve of new infections per 100,000 for each group, on one scale, before the whole in grey."""
+    first = replicates.first
+    rates = middle(replicates.stack(lambda run: per_100k(run, "incidence", dim)))
+    whole = middle(replicates.stack(lambda run: run.incidence * (PER / run.num_agents)))
+    top = float(max(rates.max(initial=0.0), whole.max(initial=0.0), 1e-9)) * 1.05
+
+    def marks(number: int) -> tuple[Mark, ...]:
+        return (
+            Line("", first.time, whole, "#b9c1ca", 1.2),
+            Line("", first.time, rates[:, number], ACCENT, 1.6, filled=True),
+        )
+
+    y = Axis(top=top)
+    return tuple(
+        Panel(marks(number), time_axis(first), y, name, 150) for number, name in enumerate(first.groups[dim].names)
+    )
+
+
+def cube(replicates: Replicates) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Every observable of every run as counts: by time, and by each label, one table each."""
+    when, time = time_column(replicates.first)
+    dims: list[str] = ["", *replicates.first.groups]
+    for dim in dims:
+        frames = []
+        for run, seed in zip(replicates.runs, replicates.seeds, strict=True):
+            group: Group | None = run.groups.get(dim)
+            names: tuple[str, ...] = ("",) if group is None else group.names
+            for number, name in enumerate(names):
+                columns: dict[str, object] = {when: time, **({dim: name} if dim else {})}
+                columns["infections"] = run.incidence if group is None else group.incidence[:, number]
+                for key, series in run.series.items():
+                    if not dim or dim in series.by:
+                        columns[key] = whole(series.by[dim][:, number] if dim else series.total)
+                frames.append(pd.DataFrame(columns).assign(seed=seed))
+        yield f"observables_by_{dim}" if dim else "observables", pd.concat(frames)

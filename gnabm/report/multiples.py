@@ -5,34 +5,51 @@ from __future__ import annotations
 from html import escape
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from gnabm.report.summary import PER, Group, Summary
+from gnabm.report.charts import per_100k, small_panels
+from gnabm.report.curves import step_name, time_column
+from gnabm.report.figure import Figure
+from gnabm.report.replicates import Replicates, middle
+from gnabm.report.summary import PER
 
 _WIDTH, _HEIGHT = 200.0, 64.0
 
 
-def small_multiples(summary: Summary, group: Group) -> str:
-    """Cells for a grid, one per group: its curve, its peak, and the whole population in grey behind it."""
-    rates = group.per_100k
-    whole = summary.incidence * (PER / summary.num_agents)
+def small_multiples(replicates: Replicates, dim: str) -> Figure:
+    """A grid of curves, one per group: its curve, its peak, and the whole population in grey behind it."""
+    first = replicates.first
+    rates = middle(replicates.stack(lambda run: per_100k(run, "incidence", dim)))
+    whole = middle(replicates.stack(lambda run: run.incidence * (PER / run.num_agents)))
     top = float(max(rates.max(initial=0.0), whole.max(initial=0.0), 1e-9))
     behind = f'<path class="whole" d="{_line(whole, top)}"/>'
-    cells = []
-    for number, name in enumerate(group.names):
-        curve = rates[:, number]
-        peak = int(curve.argmax())
-        line = _line(curve, top)
-        label = f"{name}: peak {curve[peak]:,.0f} per 100,000 on {summary.when(peak)}"
+    names, counts = first.groups[dim].names, replicates.stack(lambda run: run.groups[dim].incidence)
+    when, time = time_column(first)
+    cells, tables = [], []
+    for number, name in enumerate(names):
+        values = rates[:, number]
+        peak = int(values.argmax())
+        line = _line(values, top)
+        label = f"{name}: peak {values[peak]:,.0f} per 100,000 on {first.when(peak)}"
         cells.append(
-            f'<figure class="cell"><figcaption><b>{escape(name)}</b><span>{curve[peak]:,.0f} '
-            f"· {escape(summary.when(peak, year=False))}</span></figcaption>"
+            f'<figure class="cell"><figcaption><b>{escape(name)}</b><span>{values[peak]:,.0f} '
+            f"· {escape(first.when(peak, year=False))}</span></figcaption>"
             f'<svg viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" preserveAspectRatio="none" role="img" '
             f'aria-label="{escape(label)}">{behind}'
             f'<path class="area" d="{line} L{_WIDTH:.0f},{_HEIGHT:.0f} L0,{_HEIGHT:.0f} Z"/>'
             f'<path class="line" d="{line}"/></svg></figure>'
         )
-    return f'<div class="cells">{"".join(cells)}</div>'
+        for run, seed in enumerate(replicates.seeds):
+            columns = {when: time, dim: name, "infections": counts[run, :, number].astype(np.int64), "seed": seed}
+            tables.append(pd.DataFrame(columns))
+    rate = f"New infections per 100,000 and {step_name(first)}"
+    note = "Height and date of the peak; the grey line is the whole population."
+    note += f" Medians of {len(replicates.runs)} runs." if replicates.several else ""
+    return Figure(
+        f"incidence_by_{dim}", f"{rate}, each {dim.replace('_', ' ')} on one scale", small_panels(replicates, dim),
+        pd.concat(tables), note, columns=4, html=f'<div class="cells">{"".join(cells)}</div>',
+    )  # fmt: skip
 
 
 def _line(values: NDArray[np.floating], top: float) -> str:

@@ -1,28 +1,46 @@
-"""Where the numbers of a report come from: config, seed, versions, tables, machine."""
+"""Where the numbers of a report come from: config, seeds, versions, tables, machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
+from gnabm.report.figure import Citation
+from gnabm.report.replicates import Replicates
 from gnabm.report.summary import Summary
 
+_OF = {"tables": "Tables behind the population", "model_tables": "Tables behind the disease"}
+"""Attributes of a run that list tables, and what the page calls them."""
 
-def provenance(summary: Summary) -> str:
-    """The last section of a report."""
-    attributes = summary.attributes
+
+def citations(summary: Summary) -> list[Citation]:
+    """Every table that a run rests on."""
+    return [Citation.of(record) for key in _OF for record in summary.attributes.get(key) or ()]
+
+
+def provenance(replicates: Replicates, tables: Sequence[str] = (), folder: str = "") -> str:
+    """The last section of a report.
+
+    Args:
+        replicates: The runs.
+        tables: Stems of the tables that belong to no figure.
+        folder: Folder of them, beside the page.
+    """
+    attributes = replicates.first.attributes
     config = attributes.get("config", {})
     parts = [
         "<section><h2>Provenance</h2>",
         '<div class="two"><div class="block"><h3>Run</h3>',
-        _listing(_run(summary)),
+        _listing(_run(replicates)),
         '</div><div class="block"><h3>Machine and versions</h3>',
         _listing(_machine(attributes)),
         "</div></div>",
-        _tables(attributes.get("tables") or []),
+        *(_tables(title, attributes.get(key) or []) for key, title in _OF.items()),
+        _downloads(tables, folder),
     ]
     if config:
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
@@ -31,11 +49,17 @@ def provenance(summary: Summary) -> str:
     return "".join(parts)
 
 
+def _downloads(tables: Sequence[str], folder: str) -> str:
+    if not tables:
+        return ""
+    links = " ".join(f'<a href="{quote(f"{folder}/{stem}.csv")}" download>{escape(stem)}.csv</a>' for stem in tables)
+    return f'<div class="block"><h3>All numbers</h3><p class="files">{links}</p></div>'
+
+
 def _footer(attributes: Mapping[str, Any]) -> str:
-    version = attributes.get("versions", {}).get("gnabm", "")
-    return f"Written by gnabm {escape(str(version))}. The page holds all its data and needs no network.".replace(
-        " .", "."
-    )
+    version = str(attributes.get("versions", {}).get("gnabm", ""))
+    by = f"gnabm {escape(version)}" if version else "gnabm"
+    return f"Written by {by}. The page holds all its data and needs no network; its links lead to the folder beside it."
 
 
 def _listing(entries: Mapping[str, object]) -> str:
@@ -45,28 +69,53 @@ def _listing(entries: Mapping[str, object]) -> str:
     return f"<dl>{rows}</dl>"
 
 
-def _run(summary: Summary) -> dict[str, object]:
+def _run(replicates: Replicates) -> dict[str, object]:
+    summary = replicates.first
     attributes = summary.attributes
     parameters: Mapping[str, Any] = attributes.get("parameters") or {}
     beta = parameters.get("transmission_rate")
-    layers = attributes.get("population", {}).get("layers")
-    seconds = attributes.get("seconds")
-    startup = float(attributes.get("startup_seconds") or 0)
-    stepping = None if seconds is None else max(float(seconds) - startup, 1e-9)
-    done = summary.num_agents * summary.steps
+    population: Mapping[str, Any] = attributes.get("population") or {}
+    layers = population.get("layers")
+    seeds = ", ".join(str(seed) for seed in replicates.seeds)
     return {
         "Model": attributes.get("config", {}).get("model"),
-        "Seed": attributes.get("seed"),
+        "Seeds" if replicates.several else "Seed": seeds if "seed" in attributes else None,
         "Transmission rate": None if beta is None else f"{beta:.6g} per contact",
         "Steps": f"{summary.steps:,} of {summary.steps_wanted:,}",
         "Length of a step": "1 day" if summary.dt == 1 else f"{summary.dt:g} days",
         "Shards": attributes.get("shards"),
         "Contacts": None if not layers else ", ".join(layers),
+        "Graph store": population.get("store"),
+        "Branched from": _branch(attributes),
         "Reproducibility": attributes.get("reproducibility"),
         "Status": summary.status,
-        "Simulated in": None if stepping is None else f"{stepping:,.1f} s, after {startup:,.1f} s of start-up",
-        "Agent-steps per second": None if stepping is None else f"{done / stepping:,.0f}",
+        **_cost(replicates),
     }
+
+
+def _branch(attributes: Mapping[str, Any]) -> str | None:
+    """The run that this one shares its first days with."""
+    run = attributes.get("branched_from")
+    return None if run is None else f"{run}, day {attributes.get('day'):g}"
+
+
+def _cost(replicates: Replicates) -> dict[str, object]:
+    """Seconds and memory; of the slowest and the largest where there are several runs."""
+    spent = [
+        (float(run.attributes["seconds"]), float(run.attributes.get("startup_seconds") or 0), run)
+        for run in replicates.runs
+        if run.attributes.get("seconds") is not None
+    ]
+    peaks = [peak for run in replicates.runs for peak in run.attributes.get("peak_rss") or ()]
+    told: dict[str, object] = {}
+    if spent:
+        seconds, startup, run = max(spent, key=lambda one: one[0])
+        stepping = max(seconds - startup, 1e-9)
+        told["Simulated in"] = f"{stepping:,.1f} s, after {startup:,.1f} s of start-up"
+        told["Agent-steps per second"] = f"{run.num_agents * run.steps / stepping:,.0f}"
+    if peaks:
+        told["Peak memory"] = f"{max(peaks) / 2**30:.2f} GiB (the largest process)"
+    return told
 
 
 def _machine(attributes: Mapping[str, Any]) -> dict[str, object]:
@@ -82,21 +131,25 @@ def _machine(attributes: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-def _tables(tables: Sequence[Mapping[str, Any]]) -> str:
+def _tables(title: str, tables: Sequence[Mapping[str, Any]]) -> str:
+    """A list of tables, each with source, year and licence; what is assumed or not stated is flagged."""
     if not tables:
         return ""
     rows = []
     for table in tables:
-        assumed = bool(table.get("assumed"))
-        flag = f'<span class="flag{"" if assumed else " measured"}">{"assumed" if assumed else "measured"}</span>'
-        year = table.get("year")
+        cited = Citation.of(table)
+        kind = "assumed" if cited.assumed else "measured"
+        flag = f'<span class="flag {kind}">{kind}</span>'
+        missing = '<span class="flag missed">not stated</span>'
+        remark = str(table.get("note") or "")
         rows.append(
-            f"<tr><td>{escape(str(table.get('name')))}</td><td>{escape(str(table.get('source')))}</td>"
-            f"<td class='num'>{'-' if year is None else escape(str(year))}</td>"
-            f"<td>{escape(str(table.get('licence', '')))}</td><td>{flag}</td></tr>"
+            f"<tr><td>{escape(cited.name)}</td><td>{escape(cited.source) or missing}"
+            + (f"<br><span class='remark'>{escape(remark)}</span>" if remark else "")
+            + f"</td><td class='num'>{missing if cited.year is None else cited.year}</td>"
+            f"<td>{escape(cited.licence) or missing}</td><td>{flag}</td></tr>"
         )
     return (
-        '<div class="block"><h3>Tables behind the population</h3><p class="note">What is assumed has no published '
+        f'<div class="block"><h3>{escape(title)}</h3><p class="note">What is assumed has no published '
         "table behind it; <code>--strict</code> refuses it.</p>"
         '<div class="scroll"><table><thead><tr><th>Table</th><th>Source</th><th class="num">Year</th><th>Licence</th>'
         f"<th></th></tr></thead><tbody>{''.join(rows)}</tbody></table></div></div>"

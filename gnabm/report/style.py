@@ -11,13 +11,13 @@ h1{font-size:2rem;line-height:1.2;letter-spacing:-.01em;margin:0 0 .35rem;font-w
 h2{font-size:1.3rem;margin:3.2rem 0 .4rem;padding-top:1.2rem;border-top:1px solid var(--rule);font-weight:650}
 h3{font-size:1rem;margin:0 0 .15rem;font-weight:600}
 p{margin:.2rem 0 1rem}
-.lead,.note,figcaption span,dt,th{color:var(--muted)}
+.lead,.note,.remark,figcaption span,dt,th{color:var(--muted)}
 .lead{max-width:46rem}
 .note{font-size:.86rem;margin:0 0 .5rem;max-width:52rem}
 .banner{border-left:4px solid #d79a2b;background:#fdf5e4;padding:.7rem 1rem;margin:1.2rem 0}
-.key{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:1px;background:var(--rule);
+.key{display:grid;grid-template-columns:repeat(auto-fit,minmax(180px,1fr));gap:1px;
   border:1px solid var(--rule);margin:1.6rem 0 0}
-.key div{background:var(--card);padding:.85rem 1rem}
+.key div{background:var(--card);outline:1px solid var(--rule);padding:.85rem 1rem}
 .key b{display:block;font-size:1.55rem;line-height:1.25;font-weight:600;font-variant-numeric:tabular-nums}
 .key .lead-figure b{color:var(--accent)}
 .key span{display:block;font-size:.84rem;line-height:1.4;color:var(--muted);margin-top:.1rem}
@@ -25,6 +25,13 @@ p{margin:.2rem 0 1rem}
 .two>*{min-width:0}
 .chart{width:100%}
 .block{margin-top:1.4rem;min-width:0}
+.panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(225px,1fr));gap:6px 14px}
+.panels>*{min-width:0}
+h4{font-size:.86rem;margin:.3rem 0 0;font-weight:500;color:var(--muted)}
+.key i{font-style:normal;font-size:.95rem;font-weight:400;color:var(--muted);white-space:nowrap}
+.files{font-size:.78rem;line-height:1.45;color:var(--muted);margin:.1rem 0 0}
+.files a{margin-right:.5rem}
+a{color:#2f6690}
 .cells{display:grid;grid-template-columns:repeat(auto-fill,minmax(225px,1fr));gap:20px 26px;margin:.6rem 0 0}
 .cell{margin:0;min-width:0}
 .cell svg{display:block;width:100%;height:64px;border-bottom:1px solid var(--rule)}
@@ -41,9 +48,11 @@ th{font-weight:500;text-align:left;vertical-align:bottom}
 th,td{padding:.38rem .8rem .38rem 0;border-bottom:1px solid var(--rule);vertical-align:top}
 th:last-child,td:last-child{padding-right:0}
 .num{text-align:right;white-space:nowrap}
+.remark{font-size:.8rem}
 .flag{display:inline-block;font-size:.76rem;padding:0 .45rem;border-radius:9px;background:#fdf0d5;
   color:#7a5310;white-space:nowrap}
-.flag.measured{background:#e6f0ec;color:#2c5f51}
+.flag.measured,.flag.met{background:#e6f0ec;color:#2c5f51}
+.flag.missed{background:#fbe3dc;color:#8c2a14}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1.2rem;font-size:.88rem;margin:.5rem 0 0}
 dd{margin:0;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
 details{margin-top:1.2rem}
@@ -56,6 +65,7 @@ footer{margin-top:3rem;font-size:.84rem;color:var(--muted)}
   body{font-size:15px} main{padding:24px 14px 48px} h1{font-size:1.55rem}
   .key{grid-template-columns:1fr 1fr} .key b{font-size:1.25rem} .key div{padding:.65rem .75rem}
   .cells{grid-template-columns:1fr 1fr;gap:14px 12px} figcaption{display:block} figcaption b{display:block}
+  .scroll table{min-width:560px}
 }
 @media print{body{background:#fff} details{display:none}}
 """

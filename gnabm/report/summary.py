@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,25 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
+class Series:
+    """One observable over time, and within each value of the labels that it is counted by.
+
+    Args:
+        name: Name in the trajectory.
+        meaning: What it counts.
+        unit: Its unit.
+        total: (time,) over the whole population.
+        by: Label to (time, num_groups).
+    """
+
+    name: str
+    meaning: str
+    unit: str
+    total: NDArray[np.float64]
+    by: dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False)
 class Summary:
     """What a run showed.
 
@@ -80,6 +99,7 @@ class Summary:
         infected: Agents who had left the susceptible stage by the end, those infected at the start included.
         groups: `region` and `age_group`, as far as the population has them.
         attributes: What the store says of the run.
+        series: The other observables, by name.
     """
 
     time: tuple[date, ...] | tuple[int, ...]
@@ -91,6 +111,7 @@ class Summary:
     infected: int
     groups: dict[str, Group]
     attributes: dict[str, Any]
+    series: dict[str, Series] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -167,6 +188,11 @@ class Summary:
             infected=int(left.sum()),
             groups=groups,
             attributes=attributes,
+            series={
+                str(name): _series(dataset, str(name), tuple(groups))
+                for name, values in dataset.data_vars.items()
+                if name not in ("stage_count", "incidence") and "time" in values.dims and "agent" not in values.dims
+            },
         )
 
     def headline(self) -> dict[str, Any]:
@@ -204,6 +230,23 @@ def _group(dataset: xr.Dataset, dim: str, people: xr.DataArray, left: xr.DataArr
         people=np.asarray(people.sum(others).values, dtype=np.int64),
         incidence=_over(dataset["incidence"], dim),
         infected=np.asarray(left.sum(others).values, dtype=np.int64),
+    )
+
+
+def _series(dataset: xr.Dataset, name: str, labels: tuple[str, ...]) -> Series:
+    values = dataset[name]
+
+    def over(*dims: str) -> NDArray[np.float64]:
+        summed = values.sum([dim for dim in values.dims if dim not in ("time", *dims)])
+        return np.asarray(summed.transpose("time", *dims).values, dtype=np.float64)
+
+    said = values.attrs
+    return Series(
+        name=name,
+        meaning=str(said.get("long_name") or name.replace("_", " ")),
+        unit=str(said.get("units") or ""),
+        total=over(),
+        by={dim: over(dim) for dim in labels if dim in values.dims},
     )
 
 
