@@ -7,8 +7,9 @@ from typing import Any
 
 from gnabm.config.parameters import model_function
 from gnabm.config.schema import Config
-from gnabm.errors import ConfigError, nearest
+from gnabm.errors import ConfigError, GnabmError, nearest
 from gnabm.model import Model
+from gnabm.models.fitting import refuse_unfit
 from gnabm.nextgen import Encounters, transmission_rate_for
 from gnabm.population import Population
 
@@ -30,7 +31,12 @@ def build_model(config: Config, population: Population, encounters: Meetings | N
         ConfigError: A parameter does not fit the population.
     """
     parameters = model_parameters(config, population, encounters)
-    return model_function(config.model)(**parameters)
+    model, run = model_function(config.model)(**parameters), config.run
+    try:
+        refuse_unfit(model, population, run.start, run.steps * run.dt)
+    except GnabmError as error:
+        raise type(error)(f"parameters.{error}") from error
+    return model
 
 
 def model_parameters(config: Config, population: Population, encounters: Meetings | None = None) -> dict[str, Any]:

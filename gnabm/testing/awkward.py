@@ -52,7 +52,8 @@ def awkward_population(num_agents: int, *, integer_weights: bool = False, seed: 
     }
     few = None if integer_weights else 4.5
     site = rng.integers(-1, max(num_agents // 30, 1), num_agents)
-    active = rng.integers(0, 3, num_agents) if integer_weights else rng.gamma(2.0, 0.5, num_agents)
+    other = np.random.default_rng([seed, 1])  # apart, so that the graph is that without activities
+    active = other.integers(0, 3, num_agents) if integer_weights else other.gamma(2.0, 0.5, num_agents)
     friends, home = _friends(num_agents, integer_weights, rng), _homes(num_agents, rng)
     layers: dict[str, Layer] = {
         "friends": friends,
