@@ -28,8 +28,8 @@ def awkward_population(num_agents: int, *, integer_weights: bool = False, seed: 
     Returns:
         Columns key, age, age_group, region, area. Layers: `friends` (edges with heavy-tailed in-degrees; a tenth of the
         agents have none), `home` (places, everyone meets; some agents have none, some places are empty),
-        `site` (places with few contacts per visit, members more or less active), `community` (drawn mixing, three levels, groups that an area or
-        a region lacks) and `field` (expected mixing).
+        `site` (places with few contacts per visit, members more or less active), `community` (drawn
+        mixing, three levels, groups that an area or a region lacks) and `field` (expected mixing).
     """
     rng = np.random.default_rng(seed)
     start = np.linspace(0, num_agents, _AREA_REGION.size + 1).astype(np.int64)
