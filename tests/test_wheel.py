@@ -34,3 +34,6 @@ def test_wheel_runs_a_shipped_config_outside_the_checkout(tmp_path):
     arguments = ("run", "sir_small", "--set", "run.steps=3", "--set", "population.num_agents=2000")
     assert "attack rate" in run(sys.executable, "-c", program, *arguments, cwd=work, **where)
     assert (work / "runs" / "sir_small" / "trajectory.zarr" / "zarr.json").is_file()
+    small = ("--set", "run.steps=3", "--set", "population.num_agents=2000", "--set", "run.shards=1")
+    assert "attack rate" in run(sys.executable, "-c", program, "run", "new_zealand", *small, cwd=work, **where)
+    assert (work / "runs" / "new_zealand" / "infections.parquet").is_file()

@@ -77,7 +77,7 @@ def _transmission_rate(config: Config, population: Population, encounters: Meeti
     if "age" not in population.columns:
         raise ConfigError(
             "reproduction_number needs ages, which the population has not; add a column age to the agent table, or "
-            "give parameters.transmission_rate instead"
+            "give parameters.transmission_rate to a model that needs no ages, such as epidemic.sir"
         )
     model = model_function(config.model)(**config.parameters, transmission_rate=1.0)
     if model.transmission is None:
