@@ -19,7 +19,7 @@ from cluster.worker import Job, RankReport
 from gnabm.errors import StoreError
 from gnabm.linelist import PARQUET, ROW_BYTES, Batch, Legend, LineListStore, in_order, write_parquet
 from gnabm.population import Population
-from gnabm.trajectory import TIME_CHUNK, TrajectoryStore
+from gnabm.trajectory import INITIAL, TIME_CHUNK, TrajectoryStore, initial_counts
 from gnabm.writers import settle
 
 _ROWS_PER_COPY = 1 << 20
@@ -60,6 +60,8 @@ class Recorder:
         cells = sum(8 * int(np.prod(schema.shape(name)[1:])) for name in schema.dims)
         needed = job.steps * (item * schema.num_agents + cells) + ROW_BYTES * schema.num_agents * job.infections
         keys = np.asarray(population.columns["key"][:]) if record_keys(population, job.record) else None
+        if job.state is None:  # a run that goes on takes this over with its first steps
+            attributes = {**initial_counts(crew.each("observed")[0]), **attributes}
         with telling_of_space(job.path, needed):
             job.path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -105,7 +107,7 @@ class Recorder:
             self.flush()
 
     def flush(self) -> None:
-        """Owners write their rows, then the driver appends the observables and last the time."""
+        """Owners write their rows, then the driver appends infections, observables and last the time."""
         count = len(self.waiting)
         if self.store is not None and count:
             with telling_of_space(self.store.path, self.needed):
@@ -115,6 +117,8 @@ class Recorder:
                     legend, batch = infections(self.crew, self.done)
                     self.line_list.append(batch, legend)
                 self.store.append({n: torch.stack([o[n] for o in self.waiting]) for n in self.waiting[0]})
+                if self.line_list is not None:
+                    self.line_list.publish()  # after the time axis, so that readers see no step that is not done
         self.waiting, self.written = [], self.done
 
     def fail(self) -> None:
@@ -122,14 +126,15 @@ class Recorder:
         if self.store is not None:
             with suppress(Exception):
                 self.store.finish("failed")
+            with suppress(Exception):
+                self._write_parquet()
 
     def finish(self, status: str, seconds: float, startup: float, ranks: Sequence[RankReport]) -> None:
         """Say how the run ended, how long it took and what it needed."""
         if self.store is None:
             return
         with telling_of_space(self.store.path, self.needed):
-            if self.line_list is not None:
-                write_parquet(self.store.path, self.store.steps, self.store.path.with_name(PARQUET))
+            self._write_parquet()
             self.store.root.attrs.update(
                 {
                     "seconds": seconds,
@@ -139,6 +144,10 @@ class Recorder:
                 }
             )
             self.store.finish(status)
+
+    def _write_parquet(self) -> None:
+        if self.store is not None and self.line_list is not None:
+            write_parquet(self.store.path, self.store.steps, self.store.path.with_name(PARQUET))
 
 
 def infections(crew: Crew, until: int) -> tuple[Legend, Batch]:
@@ -185,6 +194,7 @@ def take_over(store: TrajectoryStore, earlier: Path, steps: int) -> None:
         raise StoreError(
             f"{earlier} cannot be read ({type(error).__name__} {error}); run it again with `gnabm run`"
         ) from error
+    store.root.attrs.update({INITIAL: other.attrs[INITIAL]} if INITIAL in other.attrs else {})
     store.append({}, steps)
 
 

@@ -266,7 +266,7 @@ def _threads_kept() -> Iterator[None]:
 def versions() -> dict[str, str]:
     """Versions of what decides the bits."""
     found = {"python": platform.python_version()}
-    for name in ("torch", "numpy", "numba", "zarr", "gnabm"):
+    for name in ("torch", "torch-scatter", "numpy", "scipy", "numba", "zarr", "gnabm"):
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

@@ -127,6 +127,7 @@ class LineListStore:
             )  # fmt: skip
         store = LineListStore(path)
         store.append(batch, legend)
+        store.publish()
         return store
 
     @staticmethod
@@ -146,7 +147,7 @@ class LineListStore:
         return LineListStore.create(path, batch, Legend(names["layer"], names.get("region"), dt, start))
 
     def append(self, batch: Batch, legend: Legend) -> None:
-        """Append records that come after those that are there.
+        """Append records that come after those that are there; `publish` shows them.
 
         Args:
             batch: Records, in order.
@@ -162,8 +163,11 @@ class LineListStore:
             array[end:] = values
         if self._array("layer").attrs["names"] != list(legend.layers):
             self._array("layer").attrs["names"] = list(legend.layers)
+
+    def publish(self) -> None:
+        """Show readers of the consolidated metadata what is there; until then they see the state before."""
         with warnings.catch_warnings():
-            # As for the trajectory: readers see columns of one length, the state before while they grow.
+            # As for the trajectory: every Zarr reader that does not know this part of the metadata may ignore it.
             warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
             zarr.consolidate_metadata(str(self.path), path=GROUP)
 
@@ -184,6 +188,7 @@ class LineListStore:
             )
         for batch, legend in _batches(earlier, steps):
             self.append(batch, legend)
+        self.publish()
 
     def _array(self, name: str) -> zarr.Array[Any]:
         array = self.group[name]

@@ -131,10 +131,13 @@ class Tracer:
         """Fill in layer and infector of the rows, which were infected by their contacts."""
         keys = self.key.index_select(0, rows)
         sent = contacts.send(hazard.x)
+        seen = rows if contacts.rows is None else torch.searchsorted(contacts.rows, rows)
         parts, senders = [], []
         for name in self.shard.layers:
             layer_sum, found = self._layer(contacts[name], sent, rows)
             factor = hazard.weights.get(name, 1.0)
+            if isinstance(factor, Tensor) and factor.dim() > 0:  # one per row that the rule saw
+                factor = factor.index_select(0, seen)
             parts.append((layer_sum * factor).to(torch.float64))
             senders.append(found)
         chosen = _choose(parts, uniform(salt(contacts.seed, contacts.step, f"{rule.name}/layer"), keys))

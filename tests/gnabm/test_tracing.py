@@ -162,6 +162,10 @@ class Race(Rule):
                 hazard = contacts.sum_neighbours(sent) + 1
             case "outside":
                 hazard = step.uniform()
+            case "own factors":  # an agent of an odd key meets nobody at home, one of an even key nobody elsewhere
+                odd = (agents.key % 2).to(torch.float32)
+                weights = {name: 1 - odd if name == "home" else odd for name in contacts}
+                hazard = contacts.sum_neighbours(sent, weights)
             case _:
                 hazard = contacts.sum_neighbours(sent)
         return {"stage": agents.stage.move(S, I, hazard > 0)}
@@ -174,6 +178,14 @@ def chain(rule, keys=(0,)):
 def line(agents=5):
     one = np.arange(agents - 1)
     return Contacts.from_edges(one, one + 1, num_agents=agents, undirected=True, name="home")
+
+
+def test_a_factor_of_its_own_for_each_agent_decides_its_layer(population):
+    seeds = population.columns["key"][::20].tolist()
+    records = simulate(chain(Race("own factors"), seeds), population, steps=4, seed=1, infections=True).infections
+    later = records[records.step >= 0]
+    assert 20 < (later.layer == "home").sum() < len(later) - 20
+    assert ((later.layer == "home") == (later.agent % 2 == 0)).all()
 
 
 def test_on_a_line_everyone_is_infected_by_the_one_before():
