@@ -3,6 +3,10 @@ r"""How active people are in their places, by age, so that a setting carries the
 Who is in which place is given by rolls, sites and classes; how many contacts a day people of each age have there
 is given by a contact matrix. Both are met when the weight between two members of a place is multiplied by a_i a_j,
 with one number a per age.
+
+The matrix says next to nothing about ages that hardly anybody reported: in a setting where it has less than `LEAST_ROW`
+contacts a day, those who are there all the same (workers of 65 and older) are as active as the nearest age that it
+does describe.
 """
 
 from __future__ import annotations
@@ -17,13 +21,34 @@ from gnabm.errors import DataError
 from graphs.meetings import meetings
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 LEAST, MOST = 0.05, 20.0
 """Bounds of an activity: beyond them the places, not the people, are what is wrong."""
+LEAST_ROW = 0.5
+"""Contacts per day below which a row of a contact matrix says little."""
 _ROUNDS = 10_000
 _TOLERANCE = 1e-12
 
 
-def fit_activity(met: Floats, wanted: Floats) -> Floats:
+def nearest_described(rows: Floats, present: NDArray[np.bool_]) -> Ints:
+    """Group whose activity each group takes: its own, or that of the nearest group which the matrix describes.
+
+    Args:
+        rows: (A,) contacts per day of each group, by age.
+        present: (A,) whether anybody of the group meets anybody.
+
+    Returns:
+        (A,) int64; of two that are as near the younger. Everybody its own if the matrix describes nobody here.
+    """
+    own = np.arange(len(rows))
+    described = np.flatnonzero((rows >= LEAST_ROW) & present)
+    if not len(described):
+        return own
+    nearest = described[np.abs(own[:, None] - described).argmin(axis=1)]
+    return np.asarray(np.where(rows >= LEAST_ROW, own, nearest))
+
+
+def fit_activity(met: Floats, wanted: Floats, like: Ints | None = None) -> Floats:
     r"""Activity of each group with which its contacts equal those wanted.
 
     Solves :math:`a_x \sum_y T_{xy} a_y = r_x` by :math:`a_x \leftarrow \sqrt{a_x r_x / (T a)_x}`. The solution
@@ -33,6 +58,8 @@ def fit_activity(met: Floats, wanted: Floats) -> Floats:
         met: (A, A) T, contacts per day between groups when everybody's activity is 1, summed over participants;
             symmetric, not negative.
         wanted: (A,) r, contacts per day of each group, summed over its people.
+        like: (A,) group whose activity each group takes; only totals of groups that have their own are met. None:
+            all have their own.
 
     Returns:
         (A,) a between LEAST and MOST; 1 for a group that meets nobody. A total out of reach of the bounds is not met.
@@ -54,6 +81,7 @@ def fit_activity(met: Floats, wanted: Floats) -> Floats:
     for _ in range(_ROUNDS):
         had = np.where(present, (met * activity).sum(axis=1), 1.0)
         new = np.where(present, np.clip(np.sqrt(activity * wanted / had), LEAST, MOST), 1.0)
+        new = new if like is None else np.where(present, new[like], 1.0)
         if float(np.abs(new - activity).max(initial=0.0)) < _TOLERANCE:
             return np.asarray(new)
         activity = new
@@ -66,7 +94,8 @@ def activity_in_setting(places: Sequence[Places], group: NDArray[np.uint8], targ
     Args:
         places: Layers of the setting, with their contacts per visit; any activity they have is left aside.
         group: (num_agents,) group of each agent, 0..A-1.
-        target: (A, A) contacts per day of a participant (row) in the setting; only its row totals are met.
+        target: (A, A) contacts per day of a participant (row) in the setting; only its row totals are met, and of
+            those only what is `LEAST_ROW` or more.
 
     Returns:
         (num_agents,) float32, rounded to six digits so that it does not hang on the last bits of a sum.
@@ -78,6 +107,7 @@ def activity_in_setting(places: Sequence[Places], group: NDArray[np.uint8], targ
     met = np.zeros((groups, groups))
     for layer in places:
         met += meetings(Places(layer.place, layer.indptr, layer.member, layer.contacts), group, groups)
-    people = np.bincount(group, minlength=groups)
-    by_group = np.round(fit_activity(met, target.sum(axis=1) * people), 6)
+    rows = target.sum(axis=1)
+    like = nearest_described(rows, met.sum(axis=1) > 0)
+    by_group = np.round(fit_activity(met, rows * np.bincount(group, minlength=groups), like), 6)
     return by_group.astype(np.float32)[group]

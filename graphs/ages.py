@@ -27,7 +27,6 @@ from graphs.sources import MAX_AGE, NUM_BANDS, Country
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-_UNRELATED = 1e-3  # density of any difference in age, per year: a fiftieth of that of partners
 _ROUNDS = 6  # swaps proposed to each person; by then 98 % of the rise of the mean log weight is made
 _NEAR = 2048  # people of the band, from among whom the other one is chosen: near rows are quick to reach
 _MINOR = 20  # years
@@ -94,7 +93,7 @@ def closeness(country: Country) -> Floats:
         further = family[f"{order}_child"] * np.convolve(further, spacing)[: MAX_AGE + 1]
         siblings += further
     siblings = np.convolve(siblings, [0.25, 0.5, 0.25])[1 : len(years) + 1]  # a birthday may lie between
-    return np.stack([partners + parent + grandparent, siblings / siblings.sum()]) + _UNRELATED
+    return np.stack([partners + parent + grandparent, siblings / siblings.sum()]) + family["unrelated"]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -72,12 +72,14 @@ def _homes(people: list[People], num_agents: int) -> dict[str, Array]:
 def _schools(
     plan: Plan, schools: list[Schools], sites: list[Sites], age: NDArray[np.uint8]
 ) -> dict[str, dict[str, Array]]:
-    """Classes and schools of the country with their staff; of schools also sector, pupils, and the rows of staff."""
+    """Classes and schools of the country with their staff; of schools also sector, roll, region and staff."""
     start = plan.row_start[[zone[0] for zone in plan.zones]]
     classes = _join([part.classes for part in schools], start)
     around = _join([part.schools for part in schools], start)
     sector = np.concatenate([part.sector for part in schools])
     roll = np.diff(around["indptr"])
+    middle = around["member"][around["indptr"][:-1] + roll // 2]  # the pupil in the middle of the catchment
+    region = (np.searchsorted(plan.row_start, middle, side="right") - 1).astype(np.uint8)
     wanted = roll / plan.country.pupils_per_staff[sector]
     first = 0
     staff: list[Staff] = []
@@ -92,7 +94,7 @@ def _schools(
     for layer, places in ((classes, [part.group for part in staff]), (around, [part.school for part in staff])):
         layer["place"][rows] = np.concatenate(places)
         layer["indptr"], layer["member"] = group_by(layer["place"], len(layer["indptr"]) - 1)
-    records = {"sector": sector, "roll": roll, "staff": np.sort(rows).astype(np.int32)}
+    records = {"sector": sector, "roll": roll, "region": region, "staff": np.sort(rows).astype(np.int32)}
     return {"class": classes, "school": {**around, **records}}
 
 

@@ -22,7 +22,7 @@ from graphs.sources import check_country, load_country
 from graphs.store import SCHEMA, block_size, read_attributes, write_store
 from graphs.work import Sites
 
-GENERATOR = 2
+GENERATOR = 3
 """Raised whenever the same config and tables give another population."""
 _KEYS = ("country", "num_agents", "seed")
 

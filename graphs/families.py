@@ -33,8 +33,6 @@ ORDERS = ("second", "third", "fourth", "fifth", "sixth")
 _ADULT = 18
 _FERTILE = np.arange(16, 46)
 _OLDEST_CHILD = MAX_AGE - int(_FERTILE[0])
-_STAY_UNTIL = 60.0  # years; by then everybody has left the parents' home
-_FLATS = {2: 0.5, 3: 0.27, 4: 0.15, 5: 0.08}  # shared homes by size; sizes of homes are met exactly afterwards
 _BAND = np.minimum(np.arange(MAX_AGE + 1) // 10, NUM_BANDS - 1)
 
 
@@ -121,7 +119,7 @@ def at_home(country: Country) -> Floats:
     mean, sd, stay = family["leaving_home_mean"], family["leaving_home_sd"], family["staying_home"]
     middle = np.arange(MAX_AGE + 1) + 0.5
     before = np.array([0.5 * (1.0 - erf((age - mean) / (sd * sqrt(2.0)))) for age in middle])
-    return np.asarray((1.0 - stay) * before + stay * np.maximum(0.0, 1.0 - middle / _STAY_UNTIL))
+    return np.asarray((1.0 - stay) * before + stay * np.maximum(0.0, 1.0 - middle / family["staying_until"]))
 
 
 def children(country: Country) -> Floats:
@@ -155,20 +153,21 @@ def _with_grandparents(country: Country, homes: Floats, adult: int, alive: Float
         return homes
     weight = bell(ages, adult + family["first_birth_mean"], family["first_birth_sd"]) * alive[ages]
     bands = family["grandparent"] * np.bincount(_BAND[ages], weight, minlength=NUM_BANDS)
+    both = family["second_grandparent"]
     result = (1.0 - float(bands.sum())) * homes
     for band in np.flatnonzero(bands > 0):
         one = with_person(homes, int(band))
-        result += bands[band] * (0.6 * one + 0.4 * with_person(one, int(band)))
+        result += bands[band] * ((1.0 - both) * one + both * with_person(one, int(band)))
     return result
 
 
-def _shared(bands: Floats) -> Floats:
+def _shared(country: Country, bands: Floats) -> Floats:
     """(C,) homes of people whose bands are drawn independently, by the sizes of shared homes."""
     people = lattice()[0]
     size = people.sum(axis=1)
     factorial = np.array([lgamma(n + 1) for n in range(MAX_SIZE + 1)])
     log_chance = factorial[size] - factorial[people].sum(axis=1) + (people * np.log(np.maximum(bands, 1e-99))).sum(1)
-    wanted = np.array([_FLATS.get(n, 0.0) for n in range(MAX_SIZE + 1)])
+    wanted = np.array([country.families.get(f"shared_by_{n}", 0.0) for n in range(MAX_SIZE + 1)])
     return np.asarray(wanted[size] * np.exp(log_chance))
 
 
@@ -201,7 +200,7 @@ def chance_of_homes(country: Country) -> Floats:
         )
         # Two adults make one home of a couple: each is counted once as the one it begins with.
         homes += shares[adult] * (0.5 * partnered * _with_one_of(couple, partner) + alone * single)
-        flat = _shared(_bands_near(adults, float(adult), family["flatmate_spread"]))
+        flat = _shared(country, _bands_near(adults, float(adult), family["flatmate_spread"]))
         size = np.maximum(lattice()[0].sum(axis=1), 1)
         homes += shares[adult] * (1.0 - partnered) * sharing * flat / size
     return _with_others(country, homes, np.bincount(_BAND, shares, minlength=NUM_BANDS).astype(np.float64))

@@ -12,18 +12,16 @@ from numpy.typing import NDArray
 from gnabm.contacts import Places
 from gnabm.errors import UnknownFieldError
 from gnabm.population import Population
+from graphs.activity import LEAST, MOST
 from graphs.meetings import column, mean_by_group, meetings
-from graphs.mixing import NUM_GROUPS, activity_group, reciprocal
-from graphs.rounding import largest_remainder
-from graphs.sources import CLASSES, NUM_BANDS, NUM_FIVE_YEAR, SECTORS, Country, load_country
+from graphs.mixing import NUM_GROUPS, activity_group
+from graphs.published import CONTACT_AGES, SETTINGS, beside_tables
+from graphs.sources import CLASSES, NUM_BANDS, NUM_FIVE_YEAR, SECTORS, load_country
 from graphs.store import extra_array, open_graph
 
 Floats = NDArray[np.float64]
-SETTINGS = ("home", "school", "work", "other")
-BAND_NAMES = (*(f"{10 * band}-{10 * band + 9}" for band in range(NUM_BANDS - 1)), f"{10 * NUM_BANDS - 10}+")
-_PARENT_CHILD = ((0, 3), (3, 0), (1, 4), (4, 1))
 _ADULT = 20  # years
-_LEAST_ROW = 0.5  # contacts per day; the share of a smaller row says little
+_SCHOOL_AGE = (6, 15)  # years, in which school is compulsory
 
 
 def contact_matrices(population: Population) -> dict[str, Floats]:
@@ -66,8 +64,10 @@ def summarise(source: Path | str | Population) -> dict[str, Any]:
     Returns:
         Plain numbers, lists and dicts under the keys num_agents, agents_by_region, age_5yr, household_size,
         household_comembers_10yr, homes_with_under_20, employees_by_enterprise_size, mean_site_size,
-        employees_5yr, commuters (row = region of home, column = of work), school_rolls, contacts_per_agent,
-        contact_matrix.
+        employees_5yr, commuters (row = region of home, column = of work), school_rolls (medians), regional_rolls
+        (medians and schools; row = region, column = sector), students (row = region of home, column = sector),
+        enrolled_6_to_15 (share of these ages, by region), contacts_per_agent, contact_matrix, activity_at_bounds
+        (setting to ages whose activity stopped at a bound).
 
     Raises:
         StoreError: the store is not a complete graph store of this schema.
@@ -94,6 +94,7 @@ def summarise(source: Path | str | Population) -> dict[str, Any]:
     result.update(_work(population, path))
     result.update(_employees(population, path, age))
     result.update(_schools(population, path))
+    result.update(_pupils(population, path, age))
     result.update(_contacts(population))
     return result
 
@@ -146,7 +147,41 @@ def _schools(population: Population, path: Path | None) -> dict[str, Any]:
     pupils = extra_array(path, "layers/school/roll") if path is not None else None
     size = size if pupils is None else pupils  # the members of a school are its pupils and its staff
     rolls = {name: size[code == number] for number, name in enumerate(SECTORS)}
-    return {"school_rolls": {name: float(np.median(roll)) for name, roll in rolls.items() if len(roll)}}
+    result: dict[str, Any] = {
+        "school_rolls": {name: float(np.median(roll)) for name, roll in rolls.items() if len(roll)}
+    }
+    where, regions = _by_code(population, path, "school", "region"), population.categories("region")
+    if where is not None and regions is not None:
+        cells = [[size[(where[1] == r) & (code == s)] for s in range(len(SECTORS))] for r in range(len(regions))]
+        result["regional_rolls"] = {
+            "median": [[float(np.median(cell)) if len(cell) else 0.0 for cell in row] for row in cells],
+            "schools": [[len(cell) for cell in row] for row in cells],
+        }
+    return result
+
+
+def _pupils(population: Population, path: Path | None, age: NDArray[np.uint8] | None) -> dict[str, Any]:
+    """Who is enrolled where they live; staff belong to a school too and are left out."""
+    found, regions = _by_code(population, path, "school", "sector"), population.categories("region")
+    staff = extra_array(path, "layers/school/staff") if path is not None else None
+    if found is None or staff is None or regions is None or age is None:
+        return {}
+    layer = population.contacts.layers["school"]
+    assert isinstance(layer, Places)  # `found` says so
+    school = column(layer.place).copy()
+    school[staff] = -1
+    code, region = np.append(found[1], 255), column(population.columns["region"])
+    sector = code[school]  # nobody's school is the last
+    pupil = sector < len(SECTORS)
+    cell = region[pupil].astype(np.int64) * len(SECTORS) + sector[pupil]
+    students = np.bincount(cell, minlength=len(regions) * len(SECTORS)).reshape(len(regions), len(SECTORS))
+    due = (age >= _SCHOOL_AGE[0]) & (age <= _SCHOOL_AGE[1])
+    here = np.bincount(region[due & pupil], minlength=len(regions))
+    enrolled = here / np.maximum(np.bincount(region[due], minlength=len(regions)), 1)
+    return {
+        "students": students.tolist(),
+        "enrolled_6_to_15": dict(zip(regions, enrolled.tolist(), strict=True)),
+    }
 
 
 def _contacts(population: Population) -> dict[str, Any]:
@@ -166,7 +201,18 @@ def _contacts(population: Population) -> dict[str, Any]:
             matrices.setdefault(layer.setting, np.zeros((NUM_GROUPS, NUM_GROUPS)))
             matrices[layer.setting] += total[name] / people
         result["contact_matrix"] = {setting: matrix.tolist() for setting, matrix in matrices.items()}
+        result["activity_at_bounds"] = {
+            layer.setting: _at_bounds(column(layer.activity), group)
+            for layer in layers.values()
+            if isinstance(layer, Places) and layer.activity is not None
+        }
     return result
+
+
+def _at_bounds(activity: NDArray[np.float32], group: NDArray[np.uint8]) -> list[str]:
+    """Ages whose activity is the least or the most that it may be."""
+    found = np.unique(group[(activity <= np.float32(LEAST)) | (activity >= np.float32(MOST))])
+    return [CONTACT_AGES[number] for number in found]
 
 
 def compare(source: Path | str | Population, figures: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
@@ -182,7 +228,8 @@ def compare(source: Path | str | Population, figures: Mapping[str, Any] | None =
         and `measure`, how far they are apart and what that counts; `tolerance`, the largest error that passes, or
         None where nothing is asked; `within`, whether it passes (None likewise); `citation`, the record of the
         table (name, source, year, licence, assumed, note). Empty for a population of no country; without the
-        figures of places for one in memory, which does not know their classes.
+        figures of what it lacks, such as the classes of places in memory, or what a store of an earlier generator
+        did not hold.
 
     Raises:
         StoreError: the store is not a complete graph store of this schema.
@@ -191,156 +238,4 @@ def compare(source: Path | str | Population, figures: Mapping[str, Any] | None =
     name = population.attributes.get("config", {}).get("country")
     if name is None:
         return {}
-    country = load_country(name)
-    made = summarise(source) if figures is None else figures
-    places = _against_places(made, country) if {"mean_site_size", "school_rolls"} <= made.keys() else {}
-    return {**_against_people(made, country), **places, **_against_contacts(made, country)}
-
-
-def _record(
-    country: Country,
-    table: str,
-    name: str,
-    achieved: object,
-    published: object,
-    error: float,
-    measure: str,
-    tolerance: float | None,
-    labels: object = None,
-    unit: str = "",
-) -> dict[str, Any]:
-    """One figure beside its source."""
-    return {
-        "name": name,
-        "unit": unit,
-        "labels": labels,
-        "achieved": np.asarray(achieved).tolist(),
-        "source": np.asarray(published).tolist(),
-        "error": float(error),
-        "measure": measure,
-        "tolerance": tolerance,
-        # Errors are differences of rounded decimals: one that equals its bound must pass.
-        "within": None if tolerance is None else bool(error <= tolerance + 1e-9),
-        "citation": next(dict(entry) for entry in country.tables if entry["name"] == table),
-    }
-
-
-def _distance(achieved: Floats, published: Floats) -> float:
-    """Total variation distance between two tables of counts."""
-    return float(np.abs(achieved / achieved.sum() - published / published.sum()).sum() / 2)
-
-
-def _largest_share(achieved: Floats, published: Floats) -> float:
-    return float(np.abs(achieved / published - 1).max())
-
-
-def _against_people(made: Mapping[str, Any], country: Country) -> dict[str, dict[str, Any]]:
-    """Regions, ages and households."""
-    total = int(made["num_agents"])
-    regions = np.array(list(made["agents_by_region"].values()), np.float64)
-    quota = largest_remainder(country.residents, total)
-    age = np.array(made["age_5yr"], np.float64)
-    ages = country.age_5yr * (total / country.age_5yr.sum())
-    number = max(len(country.household_size), *map(int, made["household_size"]))
-    size = np.array([made["household_size"].get(str(n), 0) for n in range(1, number + 1)], np.float64)
-    sizes = np.pad(country.household_size, (0, number - len(country.household_size)))
-    together = np.array(made["household_comembers_10yr"])
-    pairs = np.array([together[pair] for pair in _PARENT_CHILD])
-    known = np.array([country.comembers[pair] for pair in _PARENT_CHILD])
-    young, census = made["homes_with_under_20"], country.household_checks["homes_with_under_20"]
-    variation = "total variation distance"
-    return {
-        "regions": _record(
-            country, "regions", "people by region", regions, quota, float(np.abs(regions - quota).max()),
-            "largest difference, people", 0.0, list(country.regions), "people",
-        ),
-        "ages": _record(
-            country, "population_5yr", "people by five-year age", age, ages, _distance(age, ages), variation, 0.005,
-            [*(f"{5 * n}-{5 * n + 4}" for n in range(NUM_FIVE_YEAR - 1)), f"{5 * NUM_FIVE_YEAR - 5}+"], "people",
-        ),
-        "household_sizes": _record(
-            country, "household_size", "households by size", size, sizes * (size.sum() / sizes.sum()),
-            _distance(size, sizes), variation, 0.01, [str(n) for n in range(1, number + 1)], "households",
-        ),
-        "household_comembers": _record(
-            country, "household_comembers", "household co-members by ten-year age", together, country.comembers,
-            float(np.abs(together - country.comembers).max()), "largest difference, people", 0.08, list(BAND_NAMES),
-            "people",
-        ),
-        "parents_and_children": _record(
-            country, "household_comembers", "co-members: parents and children", pairs, known,
-            _largest_share(pairs, known), "largest relative difference", 0.1,
-            [f"{BAND_NAMES[a]} with {BAND_NAMES[b]}" for a, b in _PARENT_CHILD], "people",
-        ),
-        "homes_with_under_20": _record(
-            country, "household_checks", "homes with someone under 20", young, census, abs(young - census),
-            "difference of shares", 0.015, unit="share of households",
-        ),
-    }  # fmt: skip
-
-
-def _against_places(made: Mapping[str, Any], country: Country) -> dict[str, dict[str, Any]]:
-    """Enterprises, their sites, and schools."""
-    staff = np.array([made["employees_by_enterprise_size"][name] for name in CLASSES], np.float64)
-    wanted = country.employees.sum(axis=0)
-    share, known = staff / staff.sum(), wanted / wanted.sum()
-    site = np.array([made["mean_site_size"][name] for name in CLASSES])
-    sites = wanted / country.units.sum(axis=0)
-    roll = np.array([made["school_rolls"][name] for name in SECTORS])
-    commuters = np.array(made["commuters"], np.float64)
-    living = commuters / np.maximum(commuters.sum(axis=1, keepdims=True), 1.0)
-    rolls = (country.median_roll * country.schools).sum(axis=0) / country.schools.sum(axis=0)
-    relative = "largest relative difference"
-    return {
-        "employees": _record(
-            country, "business", "employees by size of enterprise", share, known, float(np.abs(share - known).max()),
-            "largest difference of shares", 0.02, list(CLASSES), "share of employees",
-        ),
-        "site_sizes": _record(
-            country, "business", "mean site by size of enterprise", site, sites, _largest_share(site, sites), relative,
-            0.1, list(CLASSES), "employees",
-        ),
-        "commuting": _record(
-            country, "commute", "workers by region of home and work", living, country.commute,
-            float(np.abs(living - country.commute).max()), "largest difference of shares", 0.01,
-            list(country.regions), "share of those who live in a region",
-        ),
-        "school_rolls": _record(
-            country, "schools", "median school roll", roll, rolls, _largest_share(roll, rolls),
-            relative, 0.1, list(SECTORS), "pupils",
-        ),
-    }  # fmt: skip
-
-
-def _against_contacts(made: Mapping[str, Any], country: Country) -> dict[str, dict[str, Any]]:
-    """Contacts by setting; those at home follow from the households and are never bent.
-
-    Totals by age are compared where the source has `_LEAST_ROW` contacts or more.
-    """
-    people = _people_by_group(made)
-    labels = [*(f"{5 * n}-{5 * n + 4}" for n in range(NUM_GROUPS - 1)), f"{5 * NUM_GROUPS - 5}+"]
-    records: dict[str, dict[str, Any]] = {}
-    for setting in SETTINGS:
-        matrix = np.array(made["contact_matrix"][setting])
-        mutual = reciprocal(country.contacts[setting], people)
-        rows, wanted = matrix.sum(axis=1), mutual.sum(axis=1)
-        counted = wanted >= _LEAST_ROW
-        asked = setting != "home"
-        records[f"contacts_{setting}"] = _record(
-            country, "contact_matrices", f"contacts, {setting}: pattern", matrix, mutual,
-            1.0 - float(np.corrcoef(matrix.ravel(), mutual.ravel())[0, 1]) if matrix.any() else 1.0,
-            "1 - correlation of the matrices", 0.1 if asked else None, labels, "contacts per day",
-        )  # fmt: skip
-        records[f"contacts_{setting}_rows"] = _record(
-            country, "contact_matrices", f"contacts, {setting}: by age", rows, wanted,
-            _largest_share(rows[counted], wanted[counted]) if counted.any() else 0.0,
-            "largest relative difference", 0.15 if asked else None, labels,
-            "contacts per day",
-        )  # fmt: skip
-    return records
-
-
-def _people_by_group(made: Mapping[str, Any]) -> NDArray[np.int64]:
-    """(16,) people by the age groups of the contact matrices, 75 and older together."""
-    age = np.array(made["age_5yr"], np.int64)
-    return np.append(age[: NUM_GROUPS - 1], age[NUM_GROUPS - 1 :].sum())
+    return beside_tables(summarise(source) if figures is None else figures, load_country(name))

@@ -1,8 +1,9 @@
 """Which households there are: whole numbers of each composition, in each region, for any number of agents.
 
 The country is rounded first (households by size, then compositions within a size, then people per band made
-exact by moving single people between bands), and then shared out over regions by size. All of it is
-deterministic; only the order of households within a region is shuffled, by a keyed generator.
+exact by moving single people between bands), and then shared out over regions: by size as the census of each
+region has it, and within a size so that people under 20 follow the students of the region (`graphs.dealing`). All of
+it is deterministic; only the order of households within a region is shuffled, by a keyed generator.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from numpy.typing import NDArray
 
 from gnabm.errors import DataError
 from graphs.compositions import Compositions, band_shares, fit, size_shares
+from graphs.dealing import deal_homes, young_shares
 from graphs.families import MAX_SIZE
-from graphs.rounding import deal, largest_remainder, systematic
+from graphs.rounding import largest_remainder, systematic
 from graphs.sources import NUM_BANDS, Country
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 _SIZES = np.arange(1, MAX_SIZE + 1)
+_YOUNG = 2  # bands of people under 20
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ def make_households(country: Country, num_agents: int) -> Households:
     sizes = count_sizes(country, num_agents)
     count = _count_compositions(kinds, sizes, bands)
     table = _region_sizes(country, sizes, regions)
-    return Households(kinds.people, count, _deal_regions(kinds, count, table), regions, bands)
+    young = country.students.sum(axis=1) / country.students.sum() * bands[:_YOUNG].sum()
+    return Households(kinds.people, count, _deal_regions(kinds, count, table, young), regions, bands)
 
 
 def count_sizes(country: Country, num_agents: int) -> Ints:
@@ -170,13 +174,18 @@ def _tilt(sizes: Floats, homes: Floats, people: Floats) -> Floats:
     return np.asarray(table * (sizes / table.sum(axis=0)))
 
 
-def _deal_regions(kinds: Compositions, count: Ints, table: Ints) -> tuple[Ints, ...]:
-    """Share the households of each size out over regions, each region its even part of every composition."""
+def _deal_regions(kinds: Compositions, count: Ints, table: Ints, young: Floats) -> tuple[Ints, ...]:
+    """Deal the households of each size out over regions, which hold about `young` (R,) people under 20."""
+    under = kinds.people[:, :_YOUNG].sum(axis=1)
+    cell = (kinds.size - 1) * (MAX_SIZE + 1) + under
+    country = np.bincount(cell, count, minlength=MAX_SIZE * (MAX_SIZE + 1)).reshape(MAX_SIZE, MAX_SIZE + 1)
+    country = country.astype(np.int64)
+    share = young_shares(table, country, young) / np.maximum(country, 1)
     parts: list[list[Ints]] = [[] for _ in range(len(table))]
     for size in range(1, MAX_SIZE + 1):
         rows = np.flatnonzero(kinds.size == size)
         homes = np.repeat(rows, count[rows])
-        region = deal(table[:, size - 1], 0, len(homes))
+        region = deal_homes(count[rows], share[:, size - 1, under[rows]].T, table[:, size - 1])
         order = np.argsort(region, kind="stable")
         cuts = np.cumsum(table[:, size - 1])[:-1]
         for part, chosen in zip(parts, np.split(homes[order], cuts), strict=True):

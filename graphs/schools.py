@@ -7,7 +7,7 @@ that a school keeps the size of a school.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -23,6 +23,8 @@ from graphs.sources import EDUCATION, MAX_AGE, SECTORS, Country
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 _SMALLEST_ROLL = 5.0
+_SPREADS = (0.05, 3.0)
+"""Least and largest standard deviation of the logarithm of rolls."""
 _LEAST_SCHOOLS = 5.0
 """Schools of a sector below which a zone cannot show the spread of rolls; no region of the tables has fewer."""
 
@@ -101,10 +103,23 @@ def quantile_scores(count: int) -> Floats:
     return np.array([normal.inv_cdf((i + 0.5) / count) for i in range(count)])
 
 
+def _bisect(below: Callable[[float], bool], low: float, high: float) -> float:
+    """Where `below` turns from true to false, or the end that is nearest to it."""
+    for _ in range(50):
+        middle = (low + high) / 2
+        if below(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
 def rolls(total: int, count: int, median: float, largest: float) -> Ints:
     """Rolls of the schools of one sector: lognormal quantiles with the table's median that sum to `total`.
 
-    The spread is what makes the mean right, since the median is given; it is found by bisection.
+    The spread is what makes the mean right, since the median is given; it is found by bisection. Where the largest
+    roll forbids it, or the mean is below the median, the rolls below the median get a spread of their own. The two
+    middle rolls of an even number of schools are as far below the median as above it.
 
     Args:
         total: Pupils.
@@ -113,28 +128,28 @@ def rolls(total: int, count: int, median: float, largest: float) -> Ints:
         largest: Largest roll, pupils; exceeded only if the schools could not hold everybody.
 
     Returns:
-        (count,) int64.
+        (count,) int64, ascending.
     """
     score = quantile_scores(count)
-    low, high = 0.05, 3.0
 
-    def spread_out(sigma: float) -> Floats:
-        return np.asarray(np.clip(median * np.exp(sigma * score), min(_SMALLEST_ROLL, median), largest))
+    def spread_out(below: float, above: float) -> Floats:
+        sigma = np.where(score < 0, below, above)
+        made = np.clip(median * np.exp(sigma * score), min(_SMALLEST_ROLL, median), largest)
+        if count % 2 == 0:
+            gap = min(median - float(made[count // 2 - 1]), float(made[count // 2]) - median)
+            made[count // 2 - 1], made[count // 2] = median - gap, median + gap
+        return np.asarray(made)
 
-    for _ in range(50):
-        middle = (low + high) / 2
-        if float(spread_out(middle).sum()) < total:
-            low = middle
-        else:
-            high = middle
-    return largest_remainder(spread_out(low), total)
+    sigma = _bisect(lambda both: float(spread_out(both, both).sum()) < total, *_SPREADS)
+    below = _bisect(lambda lower: float(spread_out(lower, sigma).sum()) > total, 0.0, _SPREADS[1])
+    return largest_remainder(spread_out(below, sigma), total)
 
 
 def zone_rolls(country: Country, zone: Sequence[int], sector: int, total: int, count: int) -> Ints:
     """Rolls of the schools of a zone: quantiles of the rolls of its regions in full, stretched to sum to `total`.
 
-    Only rolls above the median are stretched, away from it or towards it: medians of zones and country so stay those
-    of the table however few schools there are.
+    Only rolls above the middle one, or the middle two, are stretched, away from the median or towards it: medians of
+    zones and country so stay those of the table however few schools there are.
 
     Args:
         country: Tables.
@@ -161,19 +176,14 @@ def zone_rolls(country: Country, zone: Sequence[int], sector: int, total: int, c
     ).astype(np.float64)
     shape = np.interp((np.arange(count) + 0.5) / count * len(full) - 0.5, np.arange(len(full)), full)
     middle = float(np.median(shape))
-    low, high = 0.0, 3.0
+    upper = np.arange(count) > count // 2
 
     def stretched(power: float) -> Floats:
-        upper = np.minimum(middle * np.exp(power * np.log(shape / middle)), full[-1])
-        return np.where(shape > middle, upper, shape)
+        moved = np.minimum(middle * np.exp(power * np.log(shape / middle)), full[-1])
+        return np.where(upper, moved, shape)
 
-    for _ in range(50):
-        power = (low + high) / 2
-        if float(stretched(power).sum()) < total:
-            low = power
-        else:
-            high = power
-    return largest_remainder(stretched(high), total)
+    power = _bisect(lambda power: float(stretched(power).sum()) < total, 0.0, 3.0)
+    return largest_remainder(stretched(power), total)
 
 
 def pupil_quotas(country: Country, available: Ints, students: Ints) -> Ints:

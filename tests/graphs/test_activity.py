@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gnabm.contacts import Places
 from gnabm.errors import DataError
-from graphs.activity import LEAST, MOST, activity_in_setting, fit_activity
+from graphs.activity import LEAST, LEAST_ROW, MOST, activity_in_setting, fit_activity, nearest_described
 from graphs.meetings import meetings
 
 
@@ -47,6 +47,37 @@ def test_what_cannot_be_met_stops_at_a_bound():
     assert fit_activity(met, np.array([0.0, 1.0, 1e6])).tolist()[::2] == [LEAST, MOST]
 
 
+def test_a_group_that_the_matrix_hardly_describes_takes_the_nearest_that_it_does():
+    rows = np.array([0.0, 0.4, 2.0, LEAST_ROW, 0.49, 3.0])
+    here = np.array([True, True, True, True, True, False])
+    assert nearest_described(rows, here).tolist() == [2, 2, 2, 3, 3, 5]
+    assert nearest_described(np.zeros(3), np.ones(3, bool)).tolist() == [0, 1, 2]
+
+
+@settings(max_examples=50)
+@given(st.integers(2, 16), st.integers(0, 2**32))
+def test_totals_of_those_described_are_met_whatever_the_others_do(groups, seed):
+    rng = np.random.default_rng(seed)
+    met, like = symmetric(rng, groups), np.sort(rng.integers(0, groups, groups))
+    like = np.where(np.isin(np.arange(groups), like), np.arange(groups), like)
+    given_ = np.exp(rng.uniform(-1, 1, groups))[like]
+    wanted = given_ * (met @ given_)
+    activity = fit_activity(met, wanted, like)
+    np.testing.assert_array_equal(activity, activity[like])
+    own = like == np.arange(groups)
+    np.testing.assert_allclose((activity * (met @ activity))[own], wanted[own], rtol=1e-6)
+
+
+def test_workers_whom_a_survey_missed_are_not_silenced():
+    group = np.repeat(np.array([0, 1, 2], np.uint8), 20)
+    places = [Places.of(np.tile(np.arange(6), 10), contacts=5.0)]
+    target = np.array([[2.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    active = activity_in_setting(places, group, target)
+    assert active[40] == active[20] > LEAST
+    layer = Places(places[0].place, places[0].indptr, places[0].member, 5.0, "work", active)
+    np.testing.assert_allclose(meetings(layer, group, 3).sum(axis=1)[:2] / 20, [3.0, 2.0], rtol=1e-5)
+
+
 def test_a_group_that_meets_nobody_keeps_activity_one():
     met = np.array([[4.0, 0.0], [0.0, 0.0]])
     np.testing.assert_allclose(fit_activity(met, np.array([1.0, 7.0])), [0.5, 1.0])
@@ -80,7 +111,7 @@ def test_random_places_of_a_setting_carry_the_row_totals(seed):
     rng = np.random.default_rng(seed)
     group = rng.integers(0, 5, 600).astype(np.uint8)
     layers = [Places.of(rng.integers(-1, number, 600), contacts=visits) for number, visits in ((30, 4.0), (6, 1.5))]
-    target = rng.uniform(0.2, 2, (5, 5))
+    target = rng.uniform(0.2, 2, (5, 5))  # every row is described
     activity = activity_in_setting(layers, group, target)
     made = np.zeros((5, 5))
     for layer in layers:

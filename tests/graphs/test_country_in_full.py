@@ -40,5 +40,8 @@ def test_all_of_new_zealand_is_built_in_time_and_memory_and_meets_its_tables(tmp
     np.testing.assert_array_equal(employees, NZ.employees.sum(axis=0))
     weighted = (NZ.median_roll * NZ.schools).sum(axis=0) / NZ.schools.sum(axis=0)
     np.testing.assert_allclose(list(summary["school_rolls"].values()), weighted, rtol=0.1)
+    np.testing.assert_allclose(summary["students"], NZ.students, rtol=0.03)
+    assert min(summary["enrolled_6_to_15"].values()) >= 0.95
+    assert summary["activity_at_bounds"] == {"school": [], "work": []}
     missed = {name: record["error"] for name, record in compare(path, summary).items() if record["within"] is False}
     assert missed == {}

@@ -1,6 +1,7 @@
 """New Zealand at 50,000 agents against the tables that it was built from."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from gnabm.errors import UnknownFieldError
 from gnabm.population import Population
 from graphs.fidelity import compare, summarise
 from graphs.mixing import reciprocal
+from graphs.published import beside_tables
 from graphs.rounding import largest_remainder
 from graphs.sources import load_country
+from graphs.store import extra_array
 
 NZ = load_country("New Zealand")
 
@@ -66,13 +69,14 @@ def test_employees_by_enterprise_class_meet_business_demography(summary):
     np.testing.assert_allclose(list(summary["mean_site_size"].values()), mean, rtol=0.03)
 
 
-def test_school_and_work_carry_the_published_contacts(summary, population):
+def test_school_and_work_carry_the_published_contacts_and_few_more(summary, population):
     people = np.bincount(np.minimum(np.array(population.columns["age"][:]) // 5, 15), minlength=16)
     each = summary["contacts_per_agent"]
     work = (NZ.contacts["work"].sum(axis=1) * people).sum() / 50_000
     school = (NZ.contacts["school"].sum(axis=1) * people).sum() / 50_000
-    assert each["team"] + each["site"] == pytest.approx(work, rel=0.01)
-    assert each["class"] + each["school"] == pytest.approx(school, rel=0.01)
+    # Ages that the source hardly describes are as active as their neighbours, and add to what it has.
+    assert 1.0 <= (each["team"] + each["site"]) / work <= 1.04
+    assert 1.0 <= (each["class"] + each["school"]) / school <= 1.04
 
 
 def test_community_contacts_are_mutual_and_keep_the_published_total(summary, population):
@@ -97,8 +101,12 @@ def test_summary_is_plain_json_with_the_stated_keys(summary):
         "employees_5yr",
         "commuters",
         "school_rolls",
+        "regional_rolls",
+        "students",
+        "enrolled_6_to_15",
         "contacts_per_agent",
         "contact_matrix",
+        "activity_at_bounds",
     ]
     assert set(summary["contact_matrix"]) == {"home", "school", "work", "other"}
     assert np.shape(summary["contact_matrix"]["home"]) == (16, 16)
@@ -153,6 +161,7 @@ ASKED = {
     "employees": 0.02,
     "site_sizes": 0.1,
     "school_rolls": 0.1,
+    "students": 0.05,
     **{f"contacts_{setting}": 0.1 for setting in ("school", "work", "other")},
     **{f"contacts_{setting}_rows": 0.15 for setting in ("school", "work", "other")},
 }
@@ -205,6 +214,42 @@ def test_a_figure_that_misses_says_so(store, summary):
     moved["Otago"] += 1
     record = compare(store, {**summary, "agents_by_region": moved})["regions"]
     assert (record["error"], record["within"]) == (1.0, False)
+
+
+def test_a_store_of_an_earlier_generator_is_compared_by_what_it_holds(store, compared, tmp_path):
+    earlier = tmp_path / "earlier.zarr"
+    shutil.copytree(store, earlier)
+    for array in ("site/region", "school/region", "school/roll", "school/staff"):
+        shutil.rmtree(earlier / "layers" / array)
+    assert compared.keys() - compare(earlier).keys() == {"commuting", "students"}
+    shown = CliRunner().invoke(app, ["inspect", str(earlier), "--json"])
+    assert shown.exit_code == 0
+
+
+def test_pupils_are_counted_where_they_live_and_staff_are_not(store, summary):
+    sector, roll = (extra_array(store, f"layers/school/{name}") for name in ("sector", "roll"))
+    rolls = [int(roll[sector == number].sum()) for number in range(2)]
+    assert np.sum(summary["students"], axis=0).tolist() == rolls
+
+
+def test_median_rolls_are_compared_by_region_where_there_are_schools_enough(summary):
+    schools, median = NZ.schools.astype(int).tolist(), (NZ.median_roll * 1.05).tolist()
+    made = {**summary, "regional_rolls": {"median": median, "schools": schools}}
+    record = beside_tables(made, NZ)["regional_school_rolls"]
+    assert len(record["labels"]) == (NZ.schools >= 10).sum() == 28
+    assert record["error"] == pytest.approx(0.05)
+    assert "Nelson, secondary" not in record["labels"]
+    assert "regional_school_rolls" not in beside_tables(summary, NZ)  # of 50,000 people no region has ten
+
+
+def test_an_activity_at_its_bound_is_told(summary):
+    assert summary["activity_at_bounds"] == {"school": [], "work": []}
+    records = beside_tables({**summary, "activity_at_bounds": {"work": ["60-64"]}}, NZ)
+    assert records["contacts_work_rows"]["measure"].endswith("activity at its bound: 60-64")
+    activity = np.array([0.05, 1.0, 20.0], np.float32)
+    layer = Places(np.zeros(3, np.int32), np.array([0, 3]), np.arange(3, dtype=np.int32), None, "work", activity)
+    made = summarise(Population(3, {"age": np.array([3, 40, 80], np.uint8)}, Contacts({"site": layer}, 3)))
+    assert made["activity_at_bounds"] == {"work": ["0-4", "75+"]}
 
 
 def test_homes_with_someone_under_20_are_counted_as_homes():

@@ -33,6 +33,16 @@ def test_regions_bands_and_sizes_are_exact(num_agents):
     assert np.abs(counts - wanted).max() < 1
 
 
+@settings(max_examples=6, deadline=None)
+@given(st.integers(1000, 300_000))
+def test_young_people_follow_the_students_of_their_region(num_agents):
+    made = make_households(NZ, num_agents)
+    young = region_bands(made)[:, :2].sum(axis=1)
+    wanted = NZ.students.sum(axis=1) / NZ.students.sum() * young.sum()
+    assert np.abs(young - wanted).max() <= 15  # households are whole, and walked size by size
+    assert np.corrcoef(young, wanted)[0, 1] > 0.99
+
+
 def test_each_composition_keeps_its_weight_in_the_whole_country():
     made, kinds = make_households(NZ, 5_174_700), fit(NZ)
     assert np.abs(made.count - kinds.weight * made.count.sum()).max() < 40  # of 1,953,000 households

@@ -266,7 +266,15 @@ def test_people_of_each_age_have_the_reported_contacts_at_work(contacts_at_work)
     reported = source >= 0.5
     assert reported.sum() == 11
     np.testing.assert_allclose(made[reported], source[reported], rtol=0.15)
-    assert np.abs(made - source)[~reported].max() < 0.3
+
+
+def test_workers_of_65_and_more_are_as_active_as_those_of_60(population):
+    active = column(population.contacts["site"].activity)
+    group = activity_group(column(population.columns["age"]))
+    of_60 = active[group == 12]
+    assert of_60[0] > 0.1
+    for older in (13, 14, 15):  # the survey's workers are younger, the census's are not
+        assert (active[group == older] == of_60[0]).all()
 
 
 def test_the_store_knows_who_commutes_where_and_how_old_they_are(summary, population):
