@@ -83,7 +83,8 @@ class Leavers:
         """(num_agents,) flags."""
         was: Tensor = before.stage.is_(self.source)
         now: Tensor = after.stage.is_(self.source)
-        return was * (1 - now) if was.is_floating_point() else was & ~now
+        # Not was * (1 - now): the gradient of flags that stay would count again in every step.
+        return (was - now).clamp(min=0) if was.is_floating_point() else was & ~now
 
 
 class Model(nn.Module):

@@ -55,11 +55,12 @@ def by_five_years(by_ten_years: Sequence[float]) -> Floats:
     """Values of the ten-year groups 0-9, ..., 80+ on the five-year groups 0-4, ..., 75+.
 
     Args:
-        by_ten_years: (num_ten_year_groups,); 75+ gets the value of 70-79.
+        by_ten_years: (num_ten_year_groups,); 75+ gets the mean of 70-79 and 80+, for about as many people are 75-79 as
+            are older.
     """
     values = np.asarray(by_ten_years, dtype=np.float64)
-    result: Floats = values[np.minimum(np.arange(AGE_GROUPS) * 5 // 10, values.size - 1)]
-    return result
+    result: Floats = values[np.minimum(np.arange(AGE_GROUPS + 1) * 5 // 10, values.size - 1)]
+    return np.append(result[:-2], result[-2:].mean())
 
 
 def next_generation_matrix(

@@ -37,8 +37,8 @@ class Rule(nn.Module):
     `reproducibility` to what `gnabm.testing.RuleConformance` found; a run's record carries it.
 
     A rule with `infects` makes infections: the agents whose stage it changes. Its one `contacts.sum_neighbours(x,
-    weights)` is their hazard, up to a factor: a run that records infections tells from it who infected whom, so a hazard
-    that does not come from contacts belongs into a rule of its own. A rule that infects without that sum brings
+    weights)` is their hazard, up to a factor: a run that records infections tells from it who infected whom, so a
+    hazard that does not come from contacts belongs into a rule of its own. A rule that infects without that sum brings
     infections from outside.
     """
 

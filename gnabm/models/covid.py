@@ -20,7 +20,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,11 +29,12 @@ from torch import Tensor
 from gnabm.agents import Agents, Stage, StageName, Stages
 from gnabm.errors import ConfigError, nearest
 from gnabm.model import Leavers, Observable, count_by_stage
+from gnabm.models.calendar import CalendarKeys
 from gnabm.models.durations import Duration, one_stage, two_stages
 from gnabm.models.immunity import NUM_AGE_GROUPS
 from gnabm.models.infection import GammaProfile
 from gnabm.models.progression import Transition
-from gnabm.models.tables import open_table
+from gnabm.models.tables import open_table, sources
 from gnabm.nextgen import by_five_years
 from gnabm.transmission import Courses, Floats
 
@@ -230,6 +231,38 @@ def _replaced(given: Mapping[str, Value], known: Mapping[str, object], key: str)
     return given
 
 
+def tables_in_use(
+    susceptibility: Sequence[float] | None,
+    probabilities: Mapping[str, Sequence[float]],
+    durations: Mapping[str, Sequence[float]],
+    infectiousness: Mapping[str, float],
+    calendar: CalendarKeys | None,
+) -> list[dict[str, Any]]:
+    """Name, source, year, licence and note of each shipped table of which a figure is used; replaced ones are named.
+
+    Args:
+        susceptibility: As given to the model, and so are the others.
+        probabilities: Replaced, by name.
+        durations: Replaced, by name.
+        infectiousness: Replaced, by name.
+        calendar: Weekdays and school terms.
+    """
+    by_age = [*(["susceptibility"] if susceptibility is not None else []), *probabilities]
+    figures = {
+        "covid_by_age": (by_age, 1 + len(_published_probabilities())),
+        "covid_durations": (list(durations), len(_published_durations())),
+        "covid_infectiousness": (list(infectiousness), len(_rows("covid_infectiousness"))),
+        "school_terms": ([], 1 if calendar is not None and calendar.get("school_terms") else 0),
+    }
+    said = sources()
+    used = []
+    for name, (replaced, size) in figures.items():
+        if len(replaced) < size:
+            note = "; ".join([said[name]["note"], *([f"replaced: {', '.join(replaced)}"] if replaced else [])])
+            used.append({"name": name, **said[name], "note": note})
+    return used
+
+
 # Observables
 
 
@@ -247,7 +280,8 @@ class Entered:
         """(num_agents,) flags."""
         was: Tensor = before.stage.is_(self.target)
         now: Tensor = after.stage.is_(self.target)
-        return now * (1 - was) if now.is_floating_point() else now & ~was
+        # The difference has the gradient of what enters; a product would count a flag that stays once per step.
+        return (now - was).clamp(min=0) if now.is_floating_point() else now & ~was
 
 
 class Within:

@@ -24,13 +24,13 @@ from gnabm.models.covid import (
     SUSCEPTIBLE,
     Disease,
     published_susceptibility,
+    tables_in_use,
 )
 from gnabm.models.durations import geometric, one_stage, two_stages
-from gnabm.models.immunity import RISKS, PriorInfection, Protect, Vaccination, infect_before, vaccinate
+from gnabm.models.immunity import RISKS, PriorInfection, Vaccination, infect_before, vaccinate
 from gnabm.models.importation import Importation, Seeding, bring, seed
 from gnabm.models.infection import DailyProfile, Infect, InfectByAge, as_rate, happens
 from gnabm.models.progression import STATE, Progress
-from gnabm.models.tables import sources
 from gnabm.neighbours import Neighbours
 from gnabm.rule import Rule, SeedAgents, SeedAtRandom, Step
 from gnabm.transmission import Courses, Transmission
@@ -214,15 +214,18 @@ def covid(
     r"""COVID-19 in eleven stages, with ages, layers, immunity at the start, arrivals and a calendar.
 
     A reproduction number from which the transmission rate follows is that of a population without immunity, in an
-    average week of a school term.
+    average week of a school term. In a differentiable run outcomes carry no gradient: that of deaths and of occupancies
+    is the one of the infections that led to them, which is far too small; that of infections is biased.
 
     Args:
         transmission_rate: Infections per contact by one with severe symptoms, per unit of infectiousness: an infector
             with factor 1 sends 1 in all, spread over the days since infection.
-        initial_infected: Probability that an agent is infected just before the first step (a float), or the keys of
-            those who are.
-        seeding: Infections on given days, as `{number: 20, day: 2022-01-22, region: Auckland}`.
-        importation: Infections day by day, as `{per_day: 2, from: 2022-02-28, to: 2022-06-30, region: Auckland}`.
+        initial_infected: Probability that an agent is infected just before the first step (a float), whatever its
+            immunity, or the keys of those who are. They are vaccinated like all others.
+        seeding: Infections on given days, as `{number: 20, day: 2022-01-22, region: Auckland}`, or `per_100k` residents
+            instead of `number`.
+        importation: Infections day by day, as `{per_day: 2, from: 2022-02-28, to: 2022-06-30, region: Auckland}`, or
+            `per_day_per_100k` residents instead of `per_day`.
         vaccination: Before the run, as `{coverage: 0.9, against_infection: 0.3, against_severe: 0.8}`; the coverage is
             one share, nine by ten-year age, or either by region.
         prior_infection: Before the run, as `{share: 0.1, against_infection: 0.8, against_severe: 0.9}`; without
@@ -252,26 +255,26 @@ def covid(
     disease = Disease.of(probabilities or {}, durations or {}, infectiousness or {}, severity)
     weights = dict(layer_weights or {})
     ages = published_susceptibility() if susceptibility is None else susceptibility
-    immune: list[Protect] = []
-    if vaccination is not None:
-        immune.append(vaccinate(vaccination, s))
-    if prior_infection is not None:
-        immune.append(infect_before(prior_infection, s, RECOVERED))
+    # Those infected at the start were vaccinated before, but their infection is no prior one.
+    vaccinated = [] if vaccination is None else [vaccinate(vaccination, s)]
+    infected_before = [] if prior_infection is None else [infect_before(prior_infection, s, RECOVERED)]
+    immune = bool(vaccinated or infected_before)
+    infect_risk, severe_risk = ("infection_risk", "severe_risk") if immune else (None, None)
     infect = InfectByAge(
         transmission_rate, ages, disease.profile, weights, source=s, target=a, infectious=disease.infectious(),
-        calendar=None if calendar is None else Calendar.of(calendar), risk="infection_risk" if immune else None,
+        calendar=None if calendar is None else Calendar.of(calendar), risk=infect_risk,
     )  # fmt: skip
-    risk = "severe_risk" if immune else None
-    start = Progress(a, disease.outcomes(), disease.transitions(), risk, "InitialProgress")
-    progress = Progress(a, disease.outcomes(), disease.transitions(), risk)
-    arrivals: list[Rule] = [rule for rule in (seed(seeding, s, a), bring(importation, s, a)) if rule.arrivals]
+    start = Progress(a, disease.outcomes(), disease.transitions(), severe_risk, "InitialProgress")
+    progress = Progress(a, disease.outcomes(), disease.transitions(), severe_risk)
+    entering = (seed(seeding, s, a, infect_risk), bring(importation, s, a, infect_risk))
+    arrivals: list[Rule] = [rule for rule in entering if rule.arrivals]
     phases = [[rule] for rule in (*arrivals, infect, progress)]
     return Model(
         phases,
         state={"stage": COVID, "infected_on": INFECTED_ON, **STATE, **(RISKS if immune else {})},
-        initial=[_seeds(s, a, initial_infected), *immune, start],
+        initial=[*vaccinated, _seeds(s, a, initial_infected), *infected_before, start],
         observe=OBSERVABLES,
         name="covid",
         transmission=Transmission(disease.courses, ages, weights),
-        sources=[{"name": name, **said} for name, said in sources().items()],
+        sources=tables_in_use(susceptibility, probabilities or {}, durations or {}, infectiousness or {}, calendar),
     )

@@ -5,16 +5,18 @@ from __future__ import annotations
 from datetime import date
 
 from gnabm.model import Model
-from gnabm.models.immunity import Protect
+from gnabm.models.immunity import Protect, refuse_other_ages
 from gnabm.models.importation import Arrive
 from gnabm.models.infection import InfectByAge
+from gnabm.models.progression import Progress
 from gnabm.population import Population
 
 
 def refuse_unfit(model: Model, population: Population, start: date | None, days: float) -> None:
-    """Refuse regions, layers and days that the rules of a model name and that are not there.
+    """Refuse regions, layers and dates that the rules of a model name and that are not there.
 
-    The rules find most of it out themselves, but a day after the end never comes.
+    The rules find it out themselves, but some of it only after days of a run. Arrivals that begin after the end of a
+    run just do not happen.
 
     Args:
         model: The model.
@@ -23,7 +25,7 @@ def refuse_unfit(model: Model, population: Population, start: date | None, days:
         days: Length of the run.
 
     Raises:
-        ConfigError: A region or a day is not there.
+        ConfigError: A region or the ages are not there, or a date lies before the run.
         UnknownFieldError: A layer is not there.
     """
     for rule in (*model.initial, *model.rules()):
@@ -31,9 +33,11 @@ def refuse_unfit(model: Model, population: Population, start: date | None, days:
             case Arrive():
                 rule.regions(population.fields)
                 for arrivals in rule.arrivals:
-                    arrivals.refuse_outside(start, days)
+                    arrivals.days(start)
             case Protect():
                 rule.table(population.fields)
+            case Progress():
+                refuse_other_ages(population.fields if "age_group" in population.columns else {})
             case InfectByAge(calendar=calendar) if calendar is not None:
                 calendar.refuse_unknown(list(population.contacts.layers))
                 calendar.refuse_dates(start, days)

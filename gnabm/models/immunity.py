@@ -161,16 +161,25 @@ def ages(agents: Agents) -> Tensor:
     Raises:
         ConfigError: The population has no such groups.
     """
-    field = agents.fields.get("age_group")
+    refuse_other_ages(agents.fields if "age_group" in agents else {})
+    found: Tensor = agents.age_group
+    return found.to(torch.int32)
+
+
+def refuse_other_ages(fields: Mapping[str, Field]) -> None:
+    """Refuse a population without the ten-year age groups.
+
+    Raises:
+        ConfigError: It has none, or others.
+    """
+    field = fields.get("age_group")
     groups = () if field is None or field.categories is None else field.categories
-    if "age_group" not in agents or len(groups) != NUM_AGE_GROUPS:
+    if len(groups) != NUM_AGE_GROUPS:
         raise ConfigError(
             "this model needs the ten-year age groups 0-9, ..., 70-79, 80+ as age_group, got "
             f"{', '.join(groups) or 'none'}; give the agents an integer column age (in years), from which the groups "
             "are made"
         )
-    found: Tensor = agents.age_group
-    return found.to(torch.int32)
 
 
 def region_names(fields: Mapping[str, Field], key: str) -> tuple[str, ...]:

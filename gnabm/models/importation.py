@@ -1,7 +1,10 @@
 """Infections from outside: on one day (seeding), or day by day (importation), by region.
 
-Each entry says how many infections are expected; every susceptible resident of the region has the same probability,
-that number divided by how many they are.
+Each entry says how many infections are expected, as a number of agents or per 100,000 residents of the region (or of
+the country); the latter means the same in a population of any size. They fall on the susceptible residents in
+proportion to their risk of infection, so nobody who is fully immune is infected: the probability of each is that number
+times its risk, divided by the sum of these risks. A seeding of more than that sum is refused; an importation of more
+infects with the probability of the risk, so it brings fewer than stated, and nobody where all are immune.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 
@@ -28,12 +31,14 @@ class Seeding(TypedDict):
     """Infections on one day.
 
     Attributes:
-        number: Expected number of infections.
+        number: Expected number of infections, in agents.
+        per_100k: The same, per 100,000 residents of the region, or of the country; exactly one of the two.
         day: Date, or days since the start; 0 when left out.
         region: Name of the region, all when left out.
     """
 
-    number: float
+    number: NotRequired[float]
+    per_100k: NotRequired[float]
     day: NotRequired[int | str]
     region: NotRequired[str]
 
@@ -41,10 +46,19 @@ class Seeding(TypedDict):
 # `from` is a word of the language, so this type cannot be written as a class.
 Importation = TypedDict(
     "Importation",
-    {"per_day": float, "from": NotRequired[int | str], "to": NotRequired[int | str], "region": NotRequired[str]},
+    {
+        "per_day": NotRequired[float],
+        "per_day_per_100k": NotRequired[float],
+        "from": NotRequired[int | str],
+        "to": NotRequired[int | str],
+        "region": NotRequired[str],
+    },
 )
-"""Infections day by day: `per_day` expected, `from` and `to` a date or days since the start (both included; from the
-start and to the end when left out), `region` a name, all when left out."""
+"""Infections day by day: `per_day` expected, in agents, or `per_day_per_100k` residents of the region (exactly one of
+the two); `from` and `to` a date or days since the start (both included; from the start and to the end when left out),
+`region` a name, all when left out."""
+PEOPLE = 100_000
+"""Residents that relative numbers refer to."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,7 @@ class Arrivals:
     Args:
         key: Where the config says so.
         per_day: Expected infections per day.
+        relative: Whether they are per 100,000 residents.
         first: Date, or days since the start.
         last: The same, or None for no end.
         region: Name, or None for all.
@@ -61,6 +76,7 @@ class Arrivals:
 
     key: str
     per_day: float
+    relative: bool
     first: date | int
     last: date | int | None
     region: str | None
@@ -71,31 +87,25 @@ class Arrivals:
             raise ConfigError(f"{self.key}: the number of infections must be finite and >= 0, got {self.per_day}")
 
     def expected(self, step: Step) -> float:
-        """Infections expected in a step."""
+        """Infections expected in a step, per 100,000 residents if `relative`."""
         begin, end = round(step.index * step.dt, 9), round((step.index + 1) * step.dt, 9)
-        start = None if step.start is None else step.start.date()
+        first, last = self.days(None if step.start is None else step.start.date())
+        return self.per_day * max(min(end, last + 1) - max(begin, first), 0.0)
+
+    def days(self, start: date | None) -> tuple[float, float]:
+        """First and last day since the start of the run; those after its end just do not happen.
+
+        Args:
+            start: Date of the first step.
+
+        Raises:
+            ConfigError: A day lies before the run, the last before the first, or a run without dates has a date.
+        """
         first = self._day(self.first, start)
         last = math.inf if self.last is None else self._day(self.last, start)
         if last < first:
             raise ConfigError(f"{self.key}: ends ({self.last}) before it begins ({self.first}); exchange the two")
-        return self.per_day * max(min(end, last + 1) - max(begin, first), 0.0)
-
-    def refuse_outside(self, start: date | None, days: float) -> None:
-        """Refuse a first day that lies outside of a run.
-
-        Args:
-            start: Date of the first step.
-            days: Length of the run.
-
-        Raises:
-            ConfigError: It does.
-        """
-        day = self._day(self.first, start)
-        if day >= days:
-            raise ConfigError(
-                f"{self.key}: {self.first} is day {day}, but the run ends after {days:g} days; "
-                "change the day, or raise run.steps"
-            )
+        return first, last
 
     def _day(self, when: date | int, start: date | None) -> int:
         """Days since the start of the run."""
@@ -120,15 +130,18 @@ class Arrive(Rule):
         arrivals: How many, where and when.
         source: Stage of the susceptible.
         target: Stage of the newly infected.
+        risk: Name of the state field of the relative risk of infection, within [0, 1], or None for 1.
     """
 
     writes = {"stage": "exclusive", "infected_on": "sole"}  # noqa: RUF012
     reproducibility = "bit"
     infects = True
 
-    def __init__(self, name: str, arrivals: Sequence[Arrivals], source: StageName, target: StageName) -> None:
+    def __init__(
+        self, name: str, arrivals: Sequence[Arrivals], source: StageName, target: StageName, risk: str | None = None
+    ) -> None:
         super().__init__(name)
-        self.arrivals, self.source, self.target = tuple(arrivals), source, target
+        self.arrivals, self.source, self.target, self.risk = tuple(arrivals), source, target, risk
 
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Move the newly infected and note the step; on a day without arrivals nothing is looked at."""
@@ -136,15 +149,17 @@ class Arrive(Rule):
         expected = [a.expected(step) for a in self.arrivals]
         if not any(expected):
             return {}
-        # How many are left has no gradient: arrivals are given, whoever else is infected.
+        # Who is left, and at what risk, has no gradient: arrivals are given, whoever else is infected or immune.
         susceptible = agents.stage.codes == int(self.source)
+        risk = None if self.risk is None else torch.where(susceptible, getattr(agents, self.risk).detach(), 0.0)
         everywhere, local = 0.0, torch.zeros(256)
         for arrivals, region, number in zip(self.arrivals, regions, expected, strict=True):
             if not number:
                 continue
-            among = susceptible if region is None else susceptible & (agents.region == region)
-            # Counted here and then added up over the shards: a total of many rows costs more.
-            left = int(step.total(torch.count_nonzero(among).reshape(1)))
+            here = torch.ones_like(susceptible) if region is None else agents.region == region
+            if arrivals.relative:
+                number = number * _count(here, step) / PEOPLE
+            left = _count(susceptible & here, step) if risk is None else float(step.total(risk * here))
             if region is None:
                 everywhere += self._probability(arrivals, number, left)
             else:
@@ -152,6 +167,8 @@ class Arrive(Rule):
         p = torch.tensor(everywhere)
         if bool(local.any()):
             p = p + local.index_select(0, agents.region.to(torch.int32))
+        if risk is not None:
+            p = p * risk
         newly = step.bernoulli(p.clamp(max=1.0), where=susceptible)  # several entries may want the same few people
         infected_on = torch.where(newly != 0, step.index, agents.infected_on)
         return {
@@ -178,12 +195,12 @@ class Arrive(Rule):
             codes.append(None if arrivals.region is None else names.index(arrivals.region))
         return codes
 
-    def _probability(self, arrivals: Arrivals, number: float, people: int) -> float:
+    def _probability(self, arrivals: Arrivals, number: float, people: float) -> float:
         if number > people and self.name == SEED:
             where = "the population" if arrivals.region is None else arrivals.region
             raise ConfigError(
-                f"{arrivals.key}: {number:g} infections are asked for, but {where} has {people} susceptible people; "
-                "lower the number"
+                f"{arrivals.key}: {number:g} infections are asked for, but {where} has {people:g} susceptible people"
+                f"{'' if self.risk is None else ', each counted by its risk of infection'}; lower the number"
             )
         return min(number / people, 1.0) if people else 0.0
 
@@ -191,17 +208,22 @@ class Arrive(Rule):
 SEED = "Seed"
 
 
-def seed(entries: Sequence[Seeding], source: StageName, target: StageName) -> Arrive:
+def _count(flags: torch.Tensor, step: Step) -> int:
+    """Number of agents of all shards; a total of many rows costs more than one of a count."""
+    return int(step.total(torch.count_nonzero(flags).reshape(1)))
+
+
+def seed(entries: Sequence[Seeding], source: StageName, target: StageName, risk: str | None = None) -> Arrive:
     """The rule that infects on given days."""
     arrivals = []
     for i, entry in enumerate(entries):
         key = f"seeding[{i}]"
         day = _when(entry.get("day", 0), f"{key}.day")
-        arrivals.append(Arrivals(key, entry["number"], day, day, entry.get("region")))
-    return Arrive(SEED, arrivals, source, target)
+        arrivals.append(Arrivals(key, *_amount(key, entry, "number", "per_100k"), day, day, entry.get("region")))
+    return Arrive(SEED, arrivals, source, target, risk)
 
 
-def bring(entries: Sequence[Importation], source: StageName, target: StageName) -> Arrive:
+def bring(entries: Sequence[Importation], source: StageName, target: StageName, risk: str | None = None) -> Arrive:
     """The rule that infects day by day."""
     arrivals = []
     for i, entry in enumerate(entries):
@@ -210,13 +232,24 @@ def bring(entries: Sequence[Importation], source: StageName, target: StageName) 
         arrivals.append(
             Arrivals(
                 key,
-                entry["per_day"],
+                *_amount(key, entry, "per_day", "per_day_per_100k"),
                 _when(entry.get("from", 0), f"{key}.from"),
                 None if last is None else _when(last, f"{key}.to"),
                 entry.get("region"),
             )
         )
-    return Arrive("Import", arrivals, source, target)
+    return Arrive("Import", arrivals, source, target, risk)
+
+
+def _amount(key: str, entry: Mapping[str, Any], absolute: str, relative: str) -> tuple[float, bool]:
+    """The number that an entry gives, and whether it is per 100,000 residents."""
+    given = [name for name in (absolute, relative) if name in entry]
+    if len(given) != 1:
+        raise ConfigError(
+            f"{key}: expected exactly one of {absolute} (agents) and {relative} (per 100,000 residents), got "
+            f"{'both' if given else 'neither'}"
+        )
+    return entry[given[0]], given[0] == relative
 
 
 def _when(value: When | date, key: str) -> date | int:

@@ -1,6 +1,5 @@
-"""The parts of the covid model: figures, durations, courses, immunity, arrivals, calendar, refusals."""
+"""The parts of the covid model: durations, courses, immunity, arrivals, calendar, refusals."""
 
-import csv
 from datetime import date
 
 import numpy as np
@@ -15,7 +14,6 @@ from gnabm.models.covid import COVID, HOSPITAL, RECOVERED, SUSCEPTIBLE, Disease
 from gnabm.models.epidemic import covid
 from gnabm.models.fitting import refuse_unfit
 from gnabm.models.infection import GammaProfile, StageFactors
-from gnabm.models.tables import open_table, sources
 from gnabm.testing import ModelConformance
 from gnabm.transmission import Transmission
 
@@ -40,24 +38,6 @@ def start_of(num_agents=90_000, **parameters):
 
 def disease(severity=1.0, **replaced):
     return Disease.of(replaced.get("probabilities", {}), replaced.get("durations", {}), {}, severity)
-
-
-# Figures
-
-
-def test_every_table_has_source_year_licence_and_says_whether_it_is_assumed():
-    for name, said in sources().items():
-        assert said["source"] and said["licence"] and said["year"] > 1900 and said["assumed"] in (True, False), name
-        with open_table(name) as file:
-            assert len(list(csv.DictReader(file))) > 1
-
-
-def test_the_figures_are_those_of_the_first_public_implementation():
-    # Chopra et al. 2021 publish the ways out of hospital multiplied out; here they follow from Hinch et al. 2021.
-    chance = disease().probabilities
-    assert chance["icu"] == (0.05, 0.05, 0.045, 0.045, 0.0504, 0.0976, 0.1096, 0.1728, 0.03545)
-    assert chance["dead_on_ward"] == (0, 0, 0.005, 0.005, 0.0126, 0.0244, 0.1644, 0.2592, 0.67355)
-    assert chance["severe"] == (0.011, 0.019, 0.033, 0.054, 0.088, 0.133, 0.191, 0.263, 0.347)
 
 
 # Courses
@@ -149,6 +129,16 @@ def test_protections_multiply():
     assert agents.severe_risk.unique().tolist() == [0.0625]
 
 
+def test_those_infected_at_the_start_were_vaccinated_but_had_no_prior_infection():
+    half = {"share": 1.0, "against_infection": 0.5, "against_severe": 0.5}
+    agents = start_of(initial_infected=0.1, vaccination={"coverage": 0.6, "against_severe": 0.2}, prior_infection=half)
+    infected = ~agents.stage.is_(SUSCEPTIBLE)
+    assert float(infected.float().mean()) == pytest.approx(0.1, abs=0.005)
+    assert set(agents.infection_risk[infected].tolist()) == {1.0}
+    assert float((agents.severe_risk[infected] < 0.9).float().mean()) == pytest.approx(0.6, abs=0.025)
+    assert set(agents.infection_risk[~infected].tolist()) == {0.5}
+
+
 def test_without_immunity_there_are_no_fields_for_it():
     assert "infection_risk" not in start_of(90)
 
@@ -184,6 +174,45 @@ def test_nobody_arrives_where_everybody_was_infected():
     assert arrivals(3, 90, initial_infected=1.0, importation=[{"per_day": 5}]).sum() == 0
 
 
+@pytest.mark.parametrize("num_agents", [9_000, 90_000])
+def test_arrivals_per_100_000_residents_mean_the_same_in_any_population(num_agents):
+    relative = {
+        "seeding": [{"per_100k": 4_000, "region": "Nelson"}], "importation": [{"per_day_per_100k": 2_000, "from": 2}],
+    }  # fmt: skip
+    absolute = {
+        "seeding": [{"number": 0.02 * num_agents, "region": "Nelson"}],
+        "importation": [{"per_day": 0.02 * num_agents, "from": 2}],
+    }
+    found = arrivals(4, num_agents, **relative)
+    assert torch.equal(found, arrivals(4, num_agents, **absolute))
+    assert abs(found.sum() - 0.06 * num_agents) < 4 * (0.06 * num_agents) ** 0.5
+
+
+def test_arrivals_fall_on_people_by_their_risk_and_keep_their_number():
+    half = {"coverage": {"Nelson": [1.0, 0.0] * 4 + [1.0], "elsewhere": 0.0}, "against_infection": 0.75}
+    model = covid(0.0, seeding=[{"number": 6000}], importation=[{"per_day": 100, "from": 1}], vaccination=half)
+    agents = simulate(model, population(90_000), steps=11, seed=3, start=START).agents
+    infected = agents.infected_on >= 0
+    assert abs(int(infected.sum()) - 7000) < 4 * 7000**0.5
+    guarded = agents.infection_risk == 0.25
+    ratio = infected[guarded].float().mean() / infected[~guarded].float().mean()
+    assert float(ratio) == pytest.approx(0.25, abs=4 * 0.25 * (1 / 470 + 1 / 6500) ** 0.5)
+
+
+def test_the_fully_immune_are_not_infected_from_outside():
+    immune = {"coverage": 1.0, "against_infection": 1.0}
+    # An importation finds nobody; a seeding that cannot be says so.
+    assert arrivals(3, 90, vaccination=immune, importation=[{"per_day": 5}]).sum() == 0
+    with pytest.raises(
+        ConfigError, match=r"seeding\[0\]: 5 infections .* has 0 susceptible people, each counted by its"
+    ):
+        arrivals(3, 90, vaccination=immune, seeding=[{"number": 5}])
+    # At a risk of a quarter 9,000 people are as 2,250: an importation of more brings no more than that at once.
+    most = {"coverage": 1.0, "against_infection": 0.75}
+    found = int(arrivals(1, 9_000, vaccination=most, importation=[{"per_day": 5_000}]).sum())
+    assert abs(found - 2250) < 4 * 2250**0.5
+
+
 # Refusals
 
 
@@ -195,6 +224,9 @@ def test_nobody_arrives_where_everybody_was_infected():
         ({"seeding": [{"number": 3, "day": -1}]}, r"seeding\[0\].day: -1 lies before the run"),
         ({"seeding": [{"number": 3, "day": "soon"}]}, r"seeding\[0\].day: expected a date such as 2022-01-20"),
         ({"seeding": [{"number": 500}]}, r"seeding\[0\]: 500 infections .* 90 susceptible people; lower the number"),
+        ({"seeding": [{"per_100k": 2e5}]}, r"seeding\[0\]: 180 infections .* 90 susceptible people; lower the number"),
+        ({"seeding": [{"number": 3, "per_100k": 3}]}, r"seeding\[0\]: .* one of number .* and per_100k .* got both"),
+        ({"importation": [{"from": 3}]}, r"importation\[0\]: .* one of per_day .* and per_day_per_100k .* got neither"),
         ({"importation": [{"per_day": -2.0}]}, r"importation\[0\]: .* must be finite and >= 0"),
         ({"importation": [{"per_day": 1, "from": 5, "to": 3}]}, r"importation\[0\]: ends \(3\) before it begins"),
         ({"vaccination": {"coverage": 1.2}}, r"vaccination.coverage must lie in \[0, 1\]"),
@@ -243,8 +275,9 @@ def test_a_population_without_ages_is_refused():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"seeding": [{"number": 3, "day": 6}]}, r"seeding\[0\]: 6 is day 6, but the run ends after 6 days"),
-        ({"importation": [{"per_day": 1, "from": "2023-01-01"}]}, r"importation\[0\]: 2023-01-01 is day 346"),
+        ({"seeding": [{"number": 3, "day": "2022-01-19"}]}, r"seeding\[0\]: 2022-01-19 lies before the run"),
+        ({"importation": [{"per_day": 1, "from": 9, "to": 8}]}, r"importation\[0\]: ends \(8\) before it begins"),
+        ({"importation": [{"per_day": 1, "to": "2022-01-01"}]}, r"importation\[0\]: 2022-01-01 lies before the run"),
         ({"seeding": [{"number": 3, "region": "Otago"}]}, r"seeding\[0\]: there is no region 'Otago'"),
         ({"vaccination": {"coverage": {"Otago": 1, "elsewhere": 0}}}, "vaccination.coverage.Otago"),
         ({"calendar": {"weekly": {"clas": [1] * 7}}}, "calendar.weekly.clas: there is no such layer"),
@@ -253,6 +286,12 @@ def test_a_population_without_ages_is_refused():
 def test_what_is_not_there_is_found_before_a_run(parameters, message):
     with pytest.raises(GnabmError, match=message):
         refuse_unfit(covid(0.1, **parameters), population(90), START, 6.0)
+
+
+def test_what_begins_after_the_end_of_a_run_does_not_happen():
+    later = {"seeding": [{"number": 3, "day": 6}], "importation": [{"per_day": 1, "from": "2023-01-01"}]}
+    refuse_unfit(covid(0.1, **later), population(90), START, 6.0)
+    assert arrivals(6, 90, **later).sum() == 0
 
 
 def test_a_run_longer_than_the_known_terms_is_found_before_it_begins():
@@ -271,8 +310,8 @@ def test_a_run_longer_than_the_known_terms_is_found_before_it_begins():
     ("override", "message"),
     [
         ("seeding=[{number: 3, dya: 1}]", r"parameters.seeding\[0\].dya: no such key; did you mean 'day'"),
-        ("seeding=[{day: 1}]", r"parameters.seeding\[0\].number: missing; give a number"),
-        ("seeding=3", "parameters.seeding: expected a list of mappings with keys number, day, region, got 3"),
+        ("seeding=[{day: 1}]", r"seeding\[0\]: expected exactly one of number"),
+        ("seeding=3", "parameters.seeding: expected a list of mappings with keys number, per_100k, day, region"),
         ("prior_infection=[1]", "parameters.prior_infection: expected a mapping with keys share, against_infection"),
         ("prior_infection={share: x}", "parameters.prior_infection.share: expected a number"),
         ("calendar.average_day=3", "parameters.calendar.average_day: expected true or false, got 3"),

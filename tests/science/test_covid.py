@@ -162,7 +162,7 @@ def first_generation():
     size, contacts, rate = 160_000, 20.0, 0.25
     pool = Contacts({"pool": Mixing.uniform(size, contacts)}, size)
     model = covid(rate, 0.006, susceptibility=[1.0] * 9)
-    # Nobody is over 79: a course goes by five-year age up to 75 and over.
+    # Nobody is over 79, so that 70-74 and 75 and over have about the courses of 70-79.
     trajectory = simulate(model, people(size, pool, 8), steps=30, seed=11, infections=True)
     found = trajectory.infections
     first = found.agent[found.step == -1].to_numpy()
@@ -214,6 +214,35 @@ def test_infections_rise_with_the_transmission_rate_and_so_says_the_gradient():
     by_stage = (slopes[2] * infect.infectious.factors).sum()
     assert by_age.item() == pytest.approx(slopes[0].item(), rel=1e-4)
     assert by_stage.item() == pytest.approx(slopes[0].item(), rel=1e-4)
+
+
+def test_gradients_have_the_sign_of_finite_differences_of_the_same_draws_and_a_known_bias():
+    size, rate, repeats = 2000, 0.4, 7
+    population = people(size, Contacts({"pool": Mixing.uniform(size, 10.0)}, size).with_expected_mixing())
+
+    def run_at(value, seed, gradient=None):
+        """Infected by day 10 and by day 30, dead by day 30, from the counts of stages."""
+        model = covid(value, 0.02, susceptibility=[1.0] * 9, probabilities=FREQUENT)
+        counts = simulate(model, population, steps=30, seed=seed, gradient=gradient).observed["stage_count"].sum(2)
+        left = counts[:, int(SUSCEPTIBLE)]
+        return model, (size - left[9], size - left[-1], counts[-1, int(DEAD)])
+
+    differences, gradients = [], []
+    for seed in range(repeats):
+        up, down = (run_at(value, seed)[1] for value in (1.05 * rate, 0.95 * rate))
+        differences.append([(float(a) - float(b)) / (0.1 * rate) for a, b in zip(up, down, strict=True)])
+        model, found = run_at(rate, seed, "straight-through")
+        theta = next(rule for rule in model.rules() if rule.name == "Infect").transmission_rate
+        gradients.append([torch.autograd.grad(x, theta, retain_graph=True)[0].item() for x in found])
+    expected, error = np.mean(differences, 0), np.std(differences, 0, ddof=1) / repeats**0.5
+    early, late, deaths = np.mean(gradients, 0) / expected
+    assert (expected > 4 * error).all(), (expected, error)
+    # Someone who might have been infected sends, in the gradient, as one asymptomatic since the start of the run: over
+    # the first ten days that makes up for the rest (here 1.2 of the difference), over thirty it leaves 0.35 of it.
+    assert 0.7 < early < 1.8 and 0.2 < late < 0.6, (early, late)
+    # Outcomes are drawn for the infected alone and carry no gradient, so what is left in the deaths is that of the
+    # infections of those who died: of the right sign, and less than 5 % of the difference.
+    assert 0 < deaths < 0.05, deaths
 
 
 # Conservation

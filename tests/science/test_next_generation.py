@@ -11,7 +11,7 @@ from gnabm import Contacts, Mixing, Model, Places, Population, SeedAgents, State
 from gnabm.errors import ConfigError
 from gnabm.models.epidemic import SEIR, Infect, Leave, seir
 from gnabm.models.infection import DailyProfile, InfectByAge
-from gnabm.nextgen import Encounters, next_generation_matrix, reproduction_number, transmission_rate_for
+from gnabm.nextgen import Encounters, by_five_years, next_generation_matrix, reproduction_number, transmission_rate_for
 from gnabm.transmission import Courses, Transmission
 from graphs import encounters
 
@@ -108,6 +108,11 @@ def test_nobody_is_infected_twice_in_homes_and_classes(dt):
         assert ill.sum() >= 4 and (infected[~ill] == 0).all()
         assert (np.abs(infected - expected)[ill] < 4.5 * np.sqrt(expected[ill])).all(), (infected, expected)
         assert expected.sum() < 0.75 * homes * 0.3 * 5 * activity[infector] * (activity[:6].sum() - activity[infector])
+
+
+def test_the_oldest_five_year_group_has_the_mean_of_the_two_ten_year_groups_that_it_spans():
+    values = by_five_years([0, 1, 2, 3, 4, 5, 6, 7, 11])
+    assert values.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 9]
 
 
 def test_a_stated_reproduction_number_is_met_or_refused():
