@@ -6,6 +6,7 @@ under its own changes; its trajectory holds the earlier steps too, so it is a ru
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ from gnabm.population import Population
 from gnabm.writers import settle
 
 _log = logging.getLogger(__name__)
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
+_ATTEMPTS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +190,10 @@ def _last(trajectory: Path, step: int) -> dict[str, Any] | None:
 def _make(
     trunk: Trunk, step: int, path: Path, basis: Mapping[str, Any], *, recorded: bool, on_step: OnStep | None
 ) -> None:
-    """Run up to the step beside the path, and rename: a state that is there is whole."""
+    """Run up to the step beside the path, and rename: a state that is there is whole.
+
+    Another process may make the same state at the same time; the first that is there stays.
+    """
     temporary, old = (path.parent / f".{path.name}.{uuid4().hex[:12]}.{what}" for what in ("partial", "old"))
     try:
         with telling_of_space(path):
@@ -201,9 +207,7 @@ def _make(
         if result.status == "interrupted":
             raise KeyboardInterrupt
         (temporary / PARQUET).unlink(missing_ok=True)  # the list is in the trajectory
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
+        _put(temporary, path, old, lambda: _is_usable(path, basis, step, recorded=recorded))
     except PermissionError as error:
         raise RunError(
             f"{path} cannot be written ({error}); copy the run to a folder that can be, and branch there"
@@ -213,3 +217,43 @@ def _make(
             if folder.exists():
                 settle()
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_usable(path: Path, basis: Mapping[str, Any], step: int, *, recorded: bool) -> bool:
+    """Whether a state is there that does as well as one that was made now."""
+
+    def quiet(_: str) -> None:
+        """The caller was told why what is there is made again."""
+
+    return _is_whole(path, basis, step, quiet) and (not recorded or _steps_before(path, step, None, quiet) is not None)
+
+
+def _put(temporary: Path, path: Path, old: Path, is_usable: Callable[[], bool]) -> None:
+    """Give a folder its name; what is there makes way, unless it is usable.
+
+    Args:
+        temporary: The folder.
+        path: Its name.
+        old: Where what is there is put.
+        is_usable: Whether what is there is as good.
+    """
+    for _ in range(_ATTEMPTS):
+        if is_usable():
+            return
+        try:
+            path.rename(old)
+        except FileNotFoundError:
+            pass  # nothing was there, or another process took it away
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+            shutil.rmtree(old)
+            continue
+        try:
+            temporary.rename(path)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+            continue  # another process put its own there just now
+        return
+    raise RunError(f"{path} is replaced by other processes all the time; branch when they are done")

@@ -30,7 +30,7 @@ from gnabm.rule import Rule, Step
 from gnabm.shard import MixingShard, Shard, cut
 from gnabm.simulate import Simulation
 from gnabm.tracing import Tracer
-from gnabm.witness import Heard, WatchedStep, contacts_of, heard
+from gnabm.witness import Heard, WatchedStep, contacts_of, heard, others, race_of
 
 OnStep = Callable[[int, Mapping[str, Tensor]], None]
 """Called with the index of a step that was made again and its observables."""
@@ -200,8 +200,25 @@ class _Watched(Simulation):
         graph = neighbours if neighbours.asked is not None else replace(neighbours, asked=[])
         watched = WatchedStep(**vars(step), at=at)
         returned = super()._ask(rule, shown, graph, watched)
+        asked = list(graph.asked or ())
+        self._try_others(rule, shown, graph, watched, returned)
+        graph = replace(graph, asked=asked)
         self.accounts.append(self._account(account, rule, graph, watched, shown, returned, at))
         return returned
+
+    def _try_others(
+        self, rule: Rule, shown: Agents, graph: Neighbours, step: WatchedStep, returned: Mapping[str, Column]
+    ) -> None:
+        """Mark the draws that made no difference: with another outcome the rule does the same to the agent."""
+        made = {name: _value(column, step.at) for name, column in returned.items()}
+        for number, draw in enumerate(step.draws):
+            differs = False
+            for outcome in others(draw):
+                again = replace(step, used=set(), draws=[], instead={draw.stream: outcome})
+                tried = super()._ask(rule, shown, replace(graph, asked=[]), again)
+                differs = differs or made != {name: _value(column, step.at) for name, column in tried.items()}
+            if others(draw):
+                step.draws[number] = replace(draw, used=differs)
 
     def _account(
         self, account: Account, rule: Rule, graph: Neighbours, step: WatchedStep, shown: Agents,
@@ -245,7 +262,11 @@ class _Watched(Simulation):
         record = tracer.take(step.index + 1)
         infector = int(record["infector"][0])
         through = tracer.names[int(record["layer"][0])]
-        return replace(account, infected_by=None if infector == NOBODY else infector, infected_through=through)
+        if infector == NOBODY:
+            return replace(account, infected_through=through)
+        assert graph.asked, "an infector is one of those whom the sum of the hazard heard"
+        race = race_of(self.row, through, rule.name, graph.asked[0].x, graph)
+        return replace(account, infected_by=infector, infected_through=through, race=race)
 
     def _sum(self, call: Heard, graph: Neighbours, hazard: float | None) -> Sum:
         """The parts of a sum over contacts, and who sent them."""

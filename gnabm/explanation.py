@@ -91,12 +91,37 @@ class Draw:
         uniform: The number, in (0, 1).
         probability: Of the event; None for a draw of a number.
         happened: Whether uniform < probability; None for a draw of a number.
+        used: Whether another outcome (for a number: the least or the largest) had changed what the rule did.
     """
 
     stream: str
     uniform: float
     probability: float | None = None
     happened: bool | None = None
+    used: bool = True
+
+
+@dataclass(frozen=True)
+class Race:
+    """How layer and infector of an infection were drawn: the layer by its share, the infector by a race in it.
+
+    Args:
+        layer: Stream and number of the draw of the layer.
+        infector: Stream and number of the pair of the two, which is the winner's.
+        sent: w x of the winner, per day: its speed.
+        time: -log(number) / sent, the least of all in the layer.
+        runners: How many ran.
+        next_agent: Key of the second, or None.
+        next_time: Its time, or None.
+    """
+
+    layer: Draw
+    infector: Draw
+    sent: float
+    time: float
+    runners: int
+    next_agent: int | None
+    next_time: float | None
 
 
 @dataclass(frozen=True)
@@ -114,6 +139,7 @@ class Account:
         hazard: Hazard of infection, per day: -log(1 - probability) / dt; None for other rules.
         infected_by: Key of the infector, or None.
         infected_through: Layer of the infection, or the rule itself when it came from outside; None without one.
+        race: How layer and infector were drawn; None where nobody infected it.
         untraced: Why the infector of an infection cannot be named, or None.
     """
 
@@ -127,6 +153,7 @@ class Account:
     hazard: float | None = None
     infected_by: int | None = None
     infected_through: str | None = None
+    race: Race | None = None
     untraced: str | None = None
 
 
@@ -217,6 +244,7 @@ def _tell(account: Account, told: Explanation) -> Iterator[str]:
             yield f"  infected by nobody in the population: {account.infected_through} brought it"
         else:
             yield f"  infected by agent {account.infected_by}, through {account.infected_through}"
+            yield from (f"    {line}" for line in _tell_race(account))
     if account.untraced is not None:
         yield f"  infected, but by whom cannot be told: {account.untraced}"
     if account.changes:
@@ -234,14 +262,37 @@ def chance_of(draws: Sequence[Draw]) -> Draw | None:
     return next((draw for draw in draws if draw.probability is not None), None)
 
 
+def _tell_race(account: Account) -> Iterator[str]:
+    race = account.race
+    if race is None:
+        return
+    upto = 0.0
+    for part in account.sums[0].layers:
+        if part.layer == account.infected_through:
+            yield (
+                f"the layer draws {race.layer.uniform:.6g} ({race.layer.stream}): {part.layer} has the shares "
+                f"{upto:.6g} to {upto + part.share:.6g}"
+            )
+        upto += part.share
+    first = f"{_agents(race.runners)} raced, time -log(u) / (contacts per day x sent): the winner drew"
+    yield f"{first} {race.infector.uniform:.6g} ({race.infector.stream}), time {race.time:.6g}"
+    if race.next_agent is not None:
+        yield f"the next, agent {race.next_agent}, had time {race.next_time:.6g}"
+
+
+def _agents(number: int) -> str:
+    return "1 agent" if number == 1 else f"{number:,} agents"
+
+
 def _tell_draw(draw: Draw) -> str:
+    unused = "" if draw.used else ", unused: it made no difference"
     if draw.probability is None:
-        return f"draws {draw.uniform:.6g} ({draw.stream})"
+        return f"draws {draw.uniform:.6g} ({draw.stream}){unused}"
     if draw.probability == 0:
         return f"cannot happen: the probability is 0 ({draw.stream})"
     order = "<" if draw.happened else ">="
     outcome = "happens" if draw.happened else "does not happen"
-    return f"draws {draw.uniform:.6g} {order} {draw.probability:.6g}: it {outcome} ({draw.stream})"
+    return f"draws {draw.uniform:.6g} {order} {draw.probability:.6g}: it {outcome} ({draw.stream}){unused}"
 
 
 def _tell_sum(summed: Sum, account: Account) -> Iterator[str]:

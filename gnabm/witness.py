@@ -10,14 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gnabm.explanation import Draw
+from gnabm.explanation import Draw, Race
 from gnabm.messages import draw_contacts
 from gnabm.neighbours import Asked, Neighbours
-from gnabm.random import salt, uniform
+from gnabm.random import key_bits, mix, salt, salts, uniform, unit_interval
 from gnabm.rule import Step
 from gnabm.shard import EdgeShard, MixingShard, PlaceShard
 
 _SENDERS_AT_ONCE = 1 << 18
+_LEAST = 2.0**-53
+"""The least uniform number."""
 
 
 @dataclass(eq=False)
@@ -27,10 +29,12 @@ class WatchedStep(Step):
     Args:
         at: The row among those that the rule sees.
         draws: What was drawn.
+        instead: Outcomes that the row gets instead of its own, by stream: to see whether they matter.
     """
 
     at: int = 0
     draws: list[Draw] = field(default_factory=list)
+    instead: Mapping[str, float] = field(default_factory=dict)
 
     def _number(self, name: str) -> float:
         keys = self.agents.key.narrow(0, self.at, 1)
@@ -43,13 +47,26 @@ class WatchedStep(Step):
         if where is not None and not bool(where[self.at]):
             chance = 0.0
         self.draws.append(Draw(f"{self.rule}/{name}", self._number(name), chance, bool(flags[self.at])))
-        return flags
+        return self._replaced(name, flags)
 
     def uniform(self, name: str = "uniform") -> Tensor:
         """Draw as ever and note it."""
         numbers = super().uniform(name)
         self.draws.append(Draw(f"{self.rule}/{name}", float(numbers[self.at])))
-        return numbers
+        return self._replaced(name, numbers)
+
+    def _replaced(self, name: str, drawn: Tensor) -> Tensor:
+        outcome = self.instead.get(f"{self.rule}/{name}")
+        if outcome is not None:
+            drawn[self.at] = outcome
+        return drawn
+
+
+def others(draw: Draw) -> tuple[float, ...]:
+    """Outcomes that a draw could have had instead: not of the event, or the least and the largest number."""
+    if draw.probability is None:
+        return _LEAST, 1 - _LEAST
+    return () if draw.probability in (0, 1) else (float(not draw.happened),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +142,42 @@ def contacts_of(row: int, name: str, graph: Neighbours) -> tuple[NDArray[np.int6
             rows, times = np.unique(_drew(row, name, layer, graph), return_counts=True)
             weight = times / graph.dt
     return rows, weight
+
+
+def race_of(row: int, layer: str, rule: str, x: Tensor, graph: Neighbours) -> Race | None:
+    """The race that decided who infected an agent through a layer, as `gnabm.race` ran it; None without runners.
+
+    Args:
+        row: Row of the agent; the graph is that of one shard, so rows are sources.
+        layer: The layer.
+        rule: Name of the rule.
+        x: (num_agents,) what everyone sent.
+        graph: The contact graph of the step.
+    """
+    found = contacts_of(row, layer, graph)
+    if found is None:
+        return None
+    rows, weight = found
+    sent = weight * x.detach()[torch.from_numpy(rows)].to(torch.float64).numpy()  # an account is data
+    runners, at = np.unique(rows[sent > 0], return_inverse=True)
+    if runners.size == 0:
+        return None
+    speed = np.bincount(at, sent[sent > 0])
+    keys = graph.shard.columns["key"].numpy()
+    state, second = salts(salt(graph.seed, graph.step, f"{rule}/infector"))
+    own = np.uint64(key_bits(state, second, keys[row]))
+    then = np.uint64(mix(own))
+    number = np.array([unit_interval(np.uint64(key_bits(own, then, key))) for key in keys[runners]])
+    time = -np.log(number) / speed
+    order = np.argsort(time, kind="stable")
+    first, second_best = order[0], order[1] if order.size > 1 else None
+    chosen = salt(graph.seed, graph.step, f"{rule}/layer")
+    return Race(
+        Draw(f"{rule}/layer", float(uniform(chosen, graph.shard.columns["key"].narrow(0, row, 1)))),
+        Draw(f"{rule}/infector", float(number[first])), float(speed[first]), float(time[first]), int(runners.size),
+        None if second_best is None else int(keys[runners[second_best]]),
+        None if second_best is None else float(time[second_best]),
+    )  # fmt: skip
 
 
 def _drew(row: int, name: str, layer: MixingShard, graph: Neighbours) -> NDArray[np.int64]:

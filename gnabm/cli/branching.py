@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,11 +17,15 @@ from gnabm.cli.populations import Ready, content_of, prepare
 from gnabm.cli.progress import Watch
 from gnabm.cli.running import CONFIG, STATES, TRAJECTORY, check_room, leave_run, refuse_existing
 from gnabm.config import Config, load
-from gnabm.config.changes import build_periods, step_at, step_of
+from gnabm.config.changes import alike, build_periods, step_at, step_of, stretches, value_of
 from gnabm.config.load import check, parse, setting
 from gnabm.errors import ConfigError, OutputExistsError, StoreError
+from gnabm.model import Model
+from gnabm.models.tables import digest
 
-_ANYHOW = ("steps", "shards", "threads", "messages", "transport")
+_HOW = ("shards", "threads", "messages", "transport")
+"""Keys of `run` that say how it is made; a branch may be made in its own way."""
+_ANYHOW = ("steps", *_HOW)
 """Keys of `run` that leave the bits of a step as they are."""
 
 
@@ -32,7 +37,8 @@ def branch_run(
     Args:
         run: Run folder; its config.yaml is what the scenarios share, and the state is kept in its folder `states`.
         day: Days since the start; the first that may differ.
-        overrides: As `key=value`, what one scenario sets from that day on; it is left in `out`.
+        overrides: As `key=value`, what one scenario sets from that day on; it is left in `out`. Keys of `run` that
+            leave the bits alone, such as run.shards, say how the branch is made.
         scenarios: YAML file of several, name to keys and values; each is left in `out/NAME`.
         out: Run folder, or folder of run folders.
         overwrite: Replace runs that are there.
@@ -54,7 +60,13 @@ def branch_run(
             raise OutputExistsError(f"{folder} is the run that is branched; choose another folder with --out")
     ready = prepare(base, strict=False)
     branches = {folder: _branch(ready, config) for folder, config in configs.items()}
+    for folder, one in branches.items():
+        if _same_from(step, ready, one):
+            raise ConfigError(f"scenario {folder.name}: nothing differs: {_values_now(base, step, wanted[folder])}")
     check_room(ready, out)
+    for one in branches.values():
+        if one.config.run != ready.config.run:
+            check_room(one, out)
     beginning = _beginning(ready, run, step, day)
     for folder, one in branches.items():
         leave_run(one, folder, beginning, {"branched_from": str(run.resolve()), "day": day})
@@ -97,6 +109,11 @@ def _config(base: Config, step: int, day: float, keys: Mapping[str, Any], name: 
     if not keys:
         raise ConfigError(f"scenario {name}: nothing differs; give --set KEY=VALUE, or keys in the file of scenarios")
     values = base.resolved()
+    how = {key: value for key, value in keys.items() if key.removeprefix("run.") in _HOW and key.startswith("run.")}
+    values["run"] |= {key.removeprefix("run."): value for key, value in how.items()}
+    keys = {key: value for key, value in keys.items() if key not in how}
+    if not keys:
+        raise ConfigError(f"scenario {name}: nothing differs, {', '.join(how)} leaves all bits as they are; add a KEY")
     changes = [(step_of(change, base.run), said) for change, said in zip(base.changes, values["changes"], strict=True)]
     same = {key: value for at, said in changes if at == step for key, value in said["set"].items()}
     others = [(at, said) for at, said in changes if at != step]
@@ -114,6 +131,37 @@ def _branch(ready: Ready, config: Config) -> Ready:
 
     config = config.model_copy(update={"population": ready.config.population})
     return replace(ready, config=config, changes=build_periods(config, ready.population, ready.parameters, encounters))
+
+
+def _same_from(step: int, ready: Ready, one: Ready) -> bool:
+    """Whether a branch has the rules and seeds of the run from a step on, at every step."""
+    steps = {step, *(period.step for period in (*ready.changes, *one.changes) if period.step > step)}
+    held = ((_held(ready, at), _held(one, at)) for at in sorted(steps))
+    return all(mine[1] == its[1] and alike(mine[0].phases, its[0].phases) for mine, its in held)
+
+
+def _held(ready: Ready, step: int) -> tuple[Model, int]:
+    """The model and the seed of a step."""
+    last = max((period for period in ready.changes if period.step <= step), key=lambda p: p.step, default=None)
+    return (ready.model, ready.config.run.seed) if last is None else (last.model, last.seed)
+
+
+def _values_now(base: Config, step: int, keys: Mapping[str, Any]) -> str:
+    """What keys of a scenario have for values in the run, and the cure."""
+    config = base
+    for stretch in stretches(base):
+        config = stretch.config if stretch.step <= step else config
+    told = []
+    for key in keys:
+        if key.removeprefix("run.") in _HOW:
+            continue
+        try:
+            value = value_of(config, key)
+            shown = f"{value:.12g}" if isinstance(value, float) else json.dumps(value, default=str)
+            told.append(f"{key} is {shown} in the run already")
+        except (KeyError, AttributeError):  # a key of a mapping that the run leaves at its default
+            told.append(f"{key} has by default what is set")
+    return "; ".join(told) + "; give another value"
 
 
 def _beginning(ready: Ready, run: Path, step: int, day: float) -> Any:  # noqa: ANN401
@@ -169,12 +217,13 @@ def _basis(ready: Ready, step: int) -> dict[str, Any]:
         "changes": before,
         "record": config.resolved()["record"],
         "population": content_of(ready),
+        "model_tables": digest(),
         "versions": versions(),
     }
 
 
 def _trajectory(ready: Ready, run: Path) -> Path | None:
-    """The trajectory of a run if it is of the config beside it, the same population and the versions of now."""
+    """The trajectory of a run if it is of the config beside it, and of the population, tables and versions of now."""
     from cluster.run import versions
 
     path = run / TRAJECTORY
@@ -182,7 +231,8 @@ def _trajectory(ready: Ready, run: Path) -> Path | None:
         said = dict(zarr.open_group(str(path), mode="r", use_consolidated=False).attrs)
         same = _fixed(said["config"]) == _fixed(ready.config.resolved())
         whose: Any = said["population"]
-        return path if same and whose["content"] == content_of(ready) and said["versions"] == versions() else None
+        same = same and whose["content"] == content_of(ready) and said["model_tables_content"] == digest()
+        return path if same and said["versions"] == versions() else None
     except Exception:  # none, one of another kind, or one that is cut off: it is not used, which the caller says
         return None
 

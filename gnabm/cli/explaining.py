@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -17,12 +17,16 @@ from rich.console import Console
 from rich.text import Text
 from torch import Tensor
 
+from gnabm.agents import Stages
 from gnabm.cli.failures import console, results
 from gnabm.cli.populations import Ready, prepare
 from gnabm.cli.progress import Watch
 from gnabm.config import Config, load
 from gnabm.config.schema import StoredGraph
 from gnabm.errors import ConfigError, RunError, StoreError
+from gnabm.explanation import Explanation
+from gnabm.infections import open_infections
+from gnabm.race import NOBODY
 from gnabm.report import open_run
 
 _CONFIG = "config.yaml"
@@ -63,6 +67,7 @@ def explain_run(folder: Path, agent: int, day: float | None, at: date | None, *,
             ready.model, ready.population, agent=agent, step=step, seed=run.seed, dt=run.dt, start=run.start,
             messages=run.messages, changes=ready.changes, most_sources=2**31 if as_json else 12, on_step=on_step,
         )  # fmt: skip
+    checked.agree(told, ready.model.state.get("stage"))
     screen.print(f"made again in {time.perf_counter() - began:.1f} s, as the run recorded it", soft_wrap=True)
     if as_json:
         print(json.dumps(told.to_dict()))
@@ -160,8 +165,54 @@ class _Checked:
         for name, value in observed.items():
             recorded = self.dataset[name].isel(time=index).values
             if not np.array_equal(value.numpy(), recorded):
-                raise RunError(
-                    f"step {index}: {name} is {value.sum().item():g} in all, the run recorded {recorded.sum():g}; the "
-                    f"run of {self.folder} was made with other code or tables, so this would explain another history; "
-                    "run it again"
+                raise self._other(
+                    f"step {index}: {name} is {value.sum().item():g} in all, the run recorded {recorded.sum():g}"
                 )
+
+    def agree(self, told: Explanation, family: object) -> None:
+        """Compare what is told of an agent with what the run recorded of it.
+
+        Args:
+            told: The explanation.
+            family: The stages of the model, if it has some.
+
+        Raises:
+            RunError: Infector, layer or stage are not what was recorded.
+        """
+        infections = open_infections(self.folder)
+        if infections is not None:
+            listed = infections[(infections["agent"] == told.agent) & (infections["step"] == told.step)]
+            recorded = {
+                (int(by), str(through)) for by, through in zip(listed["infector"], listed["layer"], strict=True)
+            }
+            found = {
+                (NOBODY if a.infected_by is None else a.infected_by, a.infected_through)
+                for a in told.rules
+                if a.infected_through is not None
+            }
+            if found != recorded:
+                raise self._other(
+                    f"step {told.step}: agent {told.agent} is {_infected(found)}; by the line list it is "
+                    f"{_infected(recorded)}"
+                )
+        stage = self.dataset.get("stage")
+        if stage is None or "agent" not in stage.dims or told.step < 0 or not isinstance(family, Stages):
+            return
+        at = int(np.flatnonzero(stage["agent"].values == told.agent)[0])
+        name = family.names[int(stage.isel(time=told.step, agent=at))]
+        if name != told.after["stage"]:
+            raise self._other(
+                f"step {told.step}: agent {told.agent} is {told.after['stage']} after it, the run recorded {name}"
+            )
+
+    def _other(self, what: str) -> RunError:
+        return RunError(
+            f"{what}; the run of {self.folder} was made with other code or tables, so this would explain another "
+            "history; run it again"
+        )
+
+
+def _infected(records: Collection[tuple[int, str | None]]) -> str:
+    """Infectors and layers in words."""
+    who = (f"infected by {'nobody' if by == NOBODY else f'agent {by}'} through {through}" for by, through in records)
+    return " and ".join(sorted(who)) or "not infected"

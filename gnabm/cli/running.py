@@ -21,6 +21,7 @@ from gnabm.cli.progress import Watch
 from gnabm.config import Config, load
 from gnabm.errors import GnabmError, OutputExistsError
 from gnabm.linelist import PARQUET
+from gnabm.models.tables import digest
 from gnabm.report import Summary, open_run
 
 CONFIG, TRAJECTORY, REPORT, FIGURES = "config.yaml", "trajectory.zarr", "report.html", "report"
@@ -201,6 +202,7 @@ def _attributes(ready: Ready) -> dict[str, Any]:
         "reproduction_number": config.reproduction_number,
         "tables": list(ready.population.attributes.get("tables", [])),
         "model_tables": list(ready.model.sources),
+        "model_tables_content": digest(),
         "population": {
             "num_agents": ready.population.num_agents,
             "layers": list(ready.population.contacts.layers),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from datetime import date
+from functools import partial
 from itertools import pairwise
 from types import FunctionType
 from typing import Any
@@ -138,7 +139,7 @@ def check_changes(config: Config) -> tuple[list[Change], list[str]]:
         problems += [f"changes[{number}].set.{line}" for line in wrong]
         if found is None or wrong:
             break  # what follows would stand on values that are not there
-        checked.append(change.model_copy(update={"set": {key: _value(found, key) for key in change.set}}))
+        checked.append(change.model_copy(update={"set": {key: value_of(found, key) for key in change.set}}))
         current = found
     return checked, problems
 
@@ -281,29 +282,48 @@ def _past(before: Config, after: Config, day: float) -> list[str]:
     return problems
 
 
-def _value(config: Config, key: str) -> Any:  # noqa: ANN401
-    """The value of a dotted key."""
+def value_of(config: Config, key: str) -> Any:  # noqa: ANN401
+    """The value of a dotted key that can change.
+
+    Raises:
+        KeyError: It is a key of a mapping that has it not, such as a layer whose factor nobody stated.
+    """
     found: Any = config if key in (NUMBER, SEED) else {"parameters": config.parameters}
     for part in key.split("."):
         found = found[part] if isinstance(found, Mapping) else getattr(found, part)
     return found
 
 
-def alike(one: Any, other: Any) -> bool:  # noqa: ANN401
-    """Whether two objects, such as rules, hold the same values all the way down."""
-    if one is other:
+def alike(one: Any, other: Any, within: frozenset[tuple[int, int]] = frozenset()) -> bool:  # noqa: ANN401
+    """Whether two objects, such as rules, hold the same values all the way down.
+
+    Args:
+        one: An object.
+        other: Another.
+        within: Pairs that are being compared, by identity; met again inside themselves they count as alike.
+    """
+    if one is other or (id(one), id(other)) in within:
         return True
     if type(one) is not type(other):
         return False
+    within = within | {(id(one), id(other))}
     if isinstance(one, torch.Tensor):
         return bool(one.dtype == other.dtype and torch.equal(one, other))
     if isinstance(one, np.ndarray):
         return bool(one.dtype == other.dtype and np.array_equal(one, other))
     if isinstance(one, FunctionType):
-        return bool(one.__qualname__ == other.__qualname__)
+        return one.__code__ == other.__code__ and alike(_bound(one), _bound(other), within)
+    if isinstance(one, partial):
+        return alike((one.func, one.args, one.keywords), (other.func, other.args, other.keywords), within)
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(alike(value, other[key]) for key, value in one.items())
+        return one.keys() == other.keys() and all(alike(value, other[key], within) for key, value in one.items())
     if isinstance(one, Sequence) and not isinstance(one, (str, bytes)):
-        return len(one) == len(other) and all(map(alike, one, other))
+        return len(one) == len(other) and all(alike(mine, its, within) for mine, its in zip(one, other, strict=True))
     own = any("__eq__" in vars(kind) for kind in type(one).__mro__[:-1]) and not is_dataclass(one)
-    return bool(one == other) if own or not hasattr(one, "__dict__") else alike(vars(one), vars(other))
+    return bool(one == other) if own or not hasattr(one, "__dict__") else alike(vars(one), vars(other), within)
+
+
+def _bound(function: FunctionType) -> tuple[Any, ...]:
+    """What a function holds besides its code."""
+    closure = tuple(cell.cell_contents for cell in function.__closure__ or ())
+    return function.__module__, function.__qualname__, function.__defaults__, function.__kwdefaults__, closure

@@ -289,6 +289,49 @@ def test_an_error_on_the_way_to_the_state_keeps_the_one_that_was_there(base, few
     assert list(copied.parent.iterdir()) == [copied]
 
 
+def meanwhile(monkeypatch, wanted, source, path):
+    """Put a state at the path when a method of a module is called, as another process would."""
+    owner, name = wanted
+    original, put = getattr(owner, name), []
+
+    def calls(*arguments, **keywords):
+        found = original(*arguments, **keywords) if owner is not type(path) else None
+        if not put and (found is not None or arguments[1] == path):
+            shutil.rmtree(path, ignore_errors=True)
+            put.append(shutil.copytree(source, path))
+        return original(*arguments, **keywords) if found is None else found
+
+    monkeypatch.setattr(owner, name, calls)
+    return put
+
+
+@pytest.mark.parametrize("when", ["while it is made", "while it is renamed"])
+@pytest.mark.parametrize("there", [False, True])
+def test_of_two_processes_that_make_a_state_the_first_to_finish_leaves_it(
+    base, few, kept, tmp_path, monkeypatch, when, there
+):
+    path = tmp_path / "5.zarr"
+    if there:
+        shutil.copytree(kept, path)
+        flip(path / "columns/stage/c/0", 40)
+    wanted = (sys.modules["cluster.branch"], "run") if when == "while it is made" else (type(path), "rename")
+    put = meanwhile(monkeypatch, wanted, kept, path)
+    found = ensure_state(short(base, few), 5, path, {"config": 1}, tell=print)
+    assert put == [path] and found == Beginning(path, path / "trajectory.zarr")
+    check_state(path, {"config": 1}, 5)
+    assert list(tmp_path.iterdir()) == [path]
+    files = [p for p in kept.rglob("*") if p.is_file()]
+    assert all(os.stat(p).st_mtime_ns == os.stat(path / p.relative_to(kept)).st_mtime_ns for p in files)
+
+
+def test_a_state_of_another_run_that_is_put_there_meanwhile_makes_way(base, few, kept, tmp_path, monkeypatch):
+    path = tmp_path / "5.zarr"
+    put = meanwhile(monkeypatch, (sys.modules["cluster.branch"], "run"), kept, path)
+    ensure_state(short(base, few), 5, path, {"config": 2})
+    check_state(path, {"config": 2}, 5)
+    assert put == [path] and list(tmp_path.iterdir()) == [path]
+
+
 def test_what_cannot_be_branched_is_refused_with_the_cure(base, few, copied, tmp_path):
     one = short(base, few)
     with pytest.raises(ConfigError, match=r"within \[0, 8\), got 8"):

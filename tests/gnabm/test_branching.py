@@ -3,6 +3,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib import import_module
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +115,23 @@ def test_many_scenarios_leave_from_one_state(base):
     assert "keeps no state" not in said and "again" not in said
 
 
+def test_a_value_that_comes_back_later_is_a_change(base):
+    gnabm("branch", base, "--day", 8, "--set", "parameters.transmission_rate=0.03", "--out", "earlier")
+    gnabm("run", "earlier/config.yaml", "--out", "whole")
+    assert same("earlier", "whole")
+
+
+def test_a_branch_may_be_made_in_another_way_than_its_run(base):
+    how = ("run.shards=2", "run.threads=1", "run.transport=local", "run.messages=push")
+    gnabm("branch", base, "--day", 5.5, *SET, "--out", "one")
+    gnabm("branch", base, "--day", 5.5, *SET, *(part for key in how for part in ("--set", key)), "--out", "two")
+    assert same("one", "two")
+    made = [yaml.safe_load(Path(name, "config.yaml").read_text()) for name in ("one", "two")]
+    assert made[0]["changes"] == made[1]["changes"] and made[0]["run"]["shards"] == 1
+    wanted = {"shards": 2, "threads": 1, "transport": "local", "messages": "push"}
+    assert made[1]["run"] == made[0]["run"] | wanted
+
+
 def test_a_branch_of_a_branch_on_three_shards_is_a_whole_run_too(base):
     config = yaml.safe_load((base / "config.yaml").read_text())
     config["run"] |= {"shards": 3, "transport": "local"}
@@ -175,6 +194,38 @@ def test_a_state_of_other_tables_is_made_again_aloud(base, workplace):
     assert same("two", "whole")
 
 
+def test_a_state_and_a_trajectory_of_other_model_tables_are_made_again_aloud(workplace, monkeypatch):
+    tables = shutil.copytree(files("gnabm.models.tables"), workplace / "tables")
+    monkeypatch.setattr(import_module("gnabm.models.tables"), "files", lambda _: tables)
+    number = np.arange(400)
+    pairs = {"source": number, "target": (number + 1) % 400}
+    pd.DataFrame(pairs).to_csv("edges.csv", index=False)
+    pd.DataFrame({"key": number, "age": number % 90}).to_csv("agents.csv", index=False)
+    values = {
+        "model": "epidemic.covid",
+        "parameters": {"transmission_rate": 3.0, "seeding": [{"number": 40}]},
+        "population": {"edges": "edges.csv", "agents": "agents.csv"},
+        "run": {"steps": 9, "seed": 3},
+        "record": {"fields": ["stage"], "infections": True},
+    }
+    Path("covid.yaml").write_text(yaml.safe_dump(values))
+    gnabm("run", "covid.yaml", "--out", "base")
+    given = ("branch", "base", "--day", 6, "--set", "parameters.transmission_rate=1")
+    assert "not used" not in gnabm(*given, "--out", "one").stderr
+    durations = tables / "covid_durations.csv"
+    old = durations.read_text()
+    new = old.replace("presymptomatic,5.42,2.7", "presymptomatic,2,1")
+    assert new != old
+    durations.write_text(new)
+    assert "parameters.durations.mild has by default what is set" in refused(
+        *given[:-2], "--set", "parameters.durations.mild=[12, 5]", "--out", "none"
+    )
+    said = gnabm(*given, "--out", "two").stderr.replace("\n", " ")
+    assert "its model_tables is" in said and "trajectory.zarr is not one of this config" in said
+    gnabm("run", "two/config.yaml", "--out", "whole")
+    assert same("two", "whole") and not same_data("one", "two")
+
+
 @pytest.mark.parametrize(
     ("arguments", "cure"),
     [
@@ -184,6 +235,14 @@ def test_a_state_of_other_tables_is_made_again_aloud(base, workplace):
         (("--day", 2), "scenario out: nothing differs; give --set"),
         (("--day", 2, "--set", "parameters.transmision_rate=1"),
          "scenario out: parameters.transmision_rate: no such key; did you mean 'transmission_rate'?"),
+        (("--day", 2, "--set", "parameters.recovery_rate=1.4 per week"),
+         "scenario out: nothing differs: parameters.recovery_rate is 0.2 in the run already; give another value"),
+        (("--day", 1, "--set", "parameters.recovery_rate=0.1"), "parameters.recovery_rate is 0.1 in the run already"),
+        (("--day", 10, "--set", "parameters.transmission_rate=0.03", "--set", "run.seed=3"),
+         "parameters.transmission_rate is 0.03 in the run already; run.seed is 3 in the run already"),
+        (("--day", 2, "--set", "reproduction_number=null"), "reproduction_number is null in the run already"),
+        (("--day", 2, "--set", "run.shards=2"), "nothing differs, run.shards leaves all bits as they are"),
+        (("--day", 2, *SET, "--set", "run.shards=0"), "scenario out: run.shards: expected 1 or more"),
         (("--day", 2, "--set", "run.steps=4"), "run.steps: cannot change while a run goes on"),
         (("--day", 2, "--set", "parameters.initial_infected=0.2"), "acts only on the initial state"),
         (("--day", 2, "--set", "parameters"), "expected key.key=value"),

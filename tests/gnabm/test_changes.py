@@ -1,4 +1,5 @@
 from datetime import date
+from functools import partial
 
 import numpy as np
 import pytest
@@ -162,6 +163,41 @@ def test_rules_are_alike_when_all_that_they_hold_is():
         assert not alike(seir(**given).phases, seir(**{**given, **other}).phases)
     assert alike(np.arange(3), np.arange(3)) and not alike(np.arange(3), np.arange(4))
     assert not alike(np.zeros(2), torch.zeros(2))
+
+
+def bound(rate, *, share=0.5, itself=False):
+    def law(x, power=rate, *, scale=share):
+        return law(x) if itself else x * rate * scale * power
+
+    return law
+
+
+def test_functions_are_alike_when_code_defaults_and_closure_are():
+    assert alike(bound(0.3), bound(0.3)) and alike(bound(0.3, itself=True), bound(0.3, itself=True))
+    for other in (bound(0.2), bound(0.3, share=0.4), bound(0.3, itself=True)):
+        assert not alike(bound(0.3), other)
+    one, other = bound(0.3), bound(0.3)
+    other.__defaults__ = (0.4,)
+    assert not alike(one, other)
+    assert not alike(*((lambda x: x + 1), (lambda x: x + 2)))  # one qualified name
+    assert alike(partial(bound, 1, share=2), partial(bound, 1, share=2))
+    assert not alike(partial(bound, 1), partial(bound, 2)) and not alike(partial(bound, 1), partial(bound, 1, share=2))
+
+
+def test_objects_that_hold_each_other_are_compared_to_an_end():
+    def pair(value):
+        one = SimpleLaw(value, None)
+        one.other = SimpleLaw(value + 1, one)
+        return one
+
+    assert alike(pair(1), pair(1)) and not alike(pair(1), pair(2))
+
+
+class SimpleLaw:
+    """Holds a value and another law."""
+
+    def __init__(self, value, other):
+        self.value, self.other = value, other
 
 
 # The loop

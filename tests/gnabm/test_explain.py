@@ -14,7 +14,9 @@ from gnabm.errors import DataError, KindError
 from gnabm.explain import explain
 from gnabm.messages import draw_contacts
 from gnabm.mixing import MixingTables
+from gnabm.models.durations import Duration
 from gnabm.models.epidemic import seir
+from gnabm.models.progression import STATE, Progress, Transition
 from gnabm.periods import Period
 from gnabm.random import bits_reference, salt
 from gnabm.testing.watch import num_threads
@@ -199,7 +201,63 @@ def test_every_explanation_agrees_with_the_run_and_its_line_list(dt):
             assert account.infected_through == record.layer
             assert account.infected_by == (None if record.infector == -1 else record.infector)
             if account.sums:
+                check_race(account, one, population, row, dt)
                 assert record.infector in {s.agent for s in account.sums[0].sources if s.layer == record.layer}
+
+
+def check_race(account, told, population, row, dt):
+    """The layer's number lies within its share, and the infector has the least exponential time."""
+    race, u = account.race, unit(8, told.step, "Catch/layer", KEYS[row])
+    names = [part.layer for part in account.sums[0].layers]
+    upto = np.cumsum([part.share for part in account.sums[0].layers])
+    assert race.layer.uniform == u
+    assert names[int(np.flatnonzero(u < upto)[0])] == account.infected_through
+    w = weights(population, told.step, 8, dt)[account.infected_through][:, row] * SENT
+    times = {int(KEYS[j]): -math.log(pair(told.step, KEYS[row], KEYS[j])) / w[j] for j in np.flatnonzero(w)}
+    ordered = sorted(times, key=times.get)
+    assert (account.infected_by, race.runners) == (ordered[0], len(times))
+    assert race.time == pytest.approx(times[ordered[0]], rel=1e-6)
+    assert race.infector.uniform == pair(told.step, KEYS[row], ordered[0])
+    assert race.next_agent == (ordered[1] if len(times) > 1 else None)
+    assert race.next_time == (None if len(times) == 1 else pytest.approx(times[ordered[1]], rel=1e-6))
+
+
+def pair(step, target, sender):
+    """The uniform number of a pair, in NumPy: a stream of the target's own, keyed by the sender."""
+    own = int(bits_reference(salt(8, step, "Catch/infector"), np.array([target]))[0])
+    bits = bits_reference(own, np.array([sender]))[0]
+    return float(bits >> np.uint64(12)) * 2.0**-52 + 2.0**-53
+
+
+@pytest.mark.parametrize("seed", range(3, 9))
+def test_draws_that_made_no_difference_are_marked(seed):
+    for step in range(9):
+        told = explain(covid_progress(), aged(), agent=12, step=step, seed=seed)
+        account, after = told.rules[-1], told.after["stage"]
+        if not account.concerned:
+            continue
+        used = [draw.used for draw in account.draws]
+        left = bool(account.changes)
+        # The outcome counts on leaving E, the way on entering P, which alone has two, the wait unless it is R for good.
+        assert used == [told.before["stage"] == "E", left and after == "P", left and after != "R"]
+        assert str(told).count("unused: it made no difference") == used.count(False)
+
+
+def aged():
+    """Six agents with age groups."""
+    plain, names = six(), (*(f"{a}-{a + 9}" for a in range(0, 80, 10)), "80+")
+    columns = {**plain.columns, "age_group": (plain.columns["age"] // 10).clip(max=8).astype(np.uint8)}
+    return Population(6, columns, plain.contacts, {**plain.fields, "age_group": Field("age_group", categories=names)})
+
+
+def covid_progress():
+    """Infected at the start; a progression with two outcomes, of which one has two ways on."""
+    s, e, p, a, b, r = Stages("S", "E", "P", "A", "B", "R")
+    share = [0.5] * 9
+    wait = Duration(3.0, 1.0)
+    ways = [Transition(p, a, wait, share), Transition(p, b, wait), *(Transition(x, r, wait) for x in (a, b))]
+    rule = Progress(e, [(p, None), (a, share)], ways)
+    return Model([rule], state={"stage": s.family, **STATE}, initial=SeedAgents(s, e, [12]))
 
 
 def test_other_draws_and_increments_are_told():

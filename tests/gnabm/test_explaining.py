@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+import zarr
 from typer.testing import CliRunner
 
 from gnabm import open_trajectory
@@ -90,6 +91,9 @@ def test_the_explanation_is_what_the_run_recorded(folder, name, dt):
         assert infect["draws"][0]["uniform"] < infect["draws"][0]["probability"]
         assert infect["infected_by"] == case.infector
         assert infect["infected_through"] == case.layer
+        race = infect["race"]
+        assert -np.log(race["infector"]["uniform"]) / race["sent"] == pytest.approx(race["time"])
+        assert race["runners"] == len({s["agent"] for s in infect["sums"][0]["sources"] if s["layer"] == case.layer})
         assert one["seed"] == (9 if name == "half" and case.step >= 6 else 3)
         rate = infect["parameters"]["transmission_rate"]
         assert rate == pytest.approx(0.6 if name == "half" and case.step >= 6 else 0.3)
@@ -129,6 +133,8 @@ def test_the_story_names_agent_date_hazard_and_outcome(folder):
     assert f"infected by agent {case.infector}, through {case.layer}" in by_day.stdout
     assert "hazard" in by_day.stdout
     assert "it happens" in by_day.stdout
+    assert "the layer draws " in by_day.stdout
+    assert "raced, time -log(u) / (contacts per day x sent): the winner drew" in by_day.stdout
     assert "made again in" in by_day.stderr
 
 
@@ -178,6 +184,36 @@ def test_another_history_than_the_recorded_one_is_never_explained(folder, tmp_pa
     config["parameters"]["transmission_rate"] = 0.9
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     assert "would explain another history" in refused("explain", run, "--agent", 4, "--day", 9, code=1)
+
+
+def spoil(stored, name, at, value):
+    """Write another value into the record of a run, and leave its observables alone."""
+    root = zarr.open_group(str(stored), mode="r+", use_consolidated=False)
+    root[name][at] = value
+
+
+def test_an_agent_whose_record_is_another_is_never_explained(folder, tmp_path):
+    run = copied(folder, tmp_path)
+    stored = run / "trajectory.zarr"
+    cases = pd.read_parquet(run / "infections.parquet")
+    at = int(np.flatnonzero(cases.step > 3)[0])
+    case = cases.iloc[at]
+    asked = ("explain", run, "--agent", case.agent, "--day", case.step)
+    gnabm(*asked)
+    for name, value in (("infector", case.infector + 1), ("layer", int(case.layer == "home")), ("step", case.step - 1)):
+        kept = shutil.copytree(stored, tmp_path / "kept")
+        codes = list(cases.layer.cat.categories)
+        value = (codes.index(case.layer) + 1) % 2 if name == "layer" else value
+        spoil(stored, f"infections/{name}", at, value)
+        said = refused(*asked, code=1)
+        assert f"agent {case.agent} is infected by agent {case.infector} through {case.layer}; by the line list" in said
+        assert "would explain another history" in said
+        shutil.rmtree(stored)
+        kept.rename(stored)
+    gnabm(*asked)
+    spoil(stored, "stage", (case.step, case.agent), 3)
+    assert f"is exposed after it, the run recorded {STAGES[3]}" in refused(*asked, code=1)
+    gnabm("explain", run, "--agent", case.agent, "--day", -1)
 
 
 @pytest.mark.slow
