@@ -21,7 +21,7 @@ from gnabm.periods import Period
 from gnabm.population import Population
 from gnabm.shard import cut
 from gnabm.simulate import Simulation, as_numpy, check_record, check_steps
-from gnabm.trajectory import Schema, Trajectory
+from gnabm.trajectory import Schema, Trajectory, initial_counts
 
 Loss = Callable[[Mapping[str, Tensor]], Tensor]
 """From the observables of a run, each (time, ...), to a scalar."""
@@ -104,6 +104,7 @@ def run_local(
         )  # fmt: skip
         observed: dict[str, list[Tensor]] = {o.name: [] for o in model.observe}
         fields: dict[str, list[np.ndarray]] = {name: [] for name in record}
+        attributes: dict[str, object] = initial_counts(run.observed)
         for _ in range(steps):
             for name, value in run.advance().items():
                 observed[name].append(value)
@@ -111,7 +112,7 @@ def run_local(
                 fields[name].append(as_numpy(run.agents.columns[name]))
         schema = Schema.of(model, shard, observed=run.observed, dt=dt, start=start, record=record)
         stacked = {n: torch.stack(v) if v else torch.zeros(schema.shape(n)) for n, v in observed.items()}
-        attributes = {} if loss is None else {"loss": _backward(loss(stacked), group.rank)}
+        attributes |= {} if loss is None else {"loss": _backward(loss(stacked), group.rank)}
         kept = {n: np.stack(v) if v else np.empty((0, shard.num_owned), np.uint8) for n, v in fields.items()}
         # The graph of one shard cannot be followed outside its thread: the gradient was taken above.
         part = Trajectory(schema, {n: v.detach() for n, v in stacked.items()}, kept, run.agents, attributes, steps)

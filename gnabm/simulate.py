@@ -27,7 +27,7 @@ from gnabm.rule import Rule, Step
 from gnabm.sampling import estimator
 from gnabm.shard import MixingShard, Shard, cut
 from gnabm.tracing import Tracer
-from gnabm.trajectory import Schema, Trajectory
+from gnabm.trajectory import Schema, Trajectory, initial_counts
 
 Tap = Callable[[int, str, str, Column], None]
 """Called with (step, rule, field, new value) after every rule's changes were computed alone; for debugging."""
@@ -249,6 +249,7 @@ def simulate(
     check_record(model, record)
     observed: dict[str, list[Tensor]] = {o.name: [] for o in model.observe}
     fields: dict[str, list[np.ndarray]] = {name: [] for name in record}
+    initial = initial_counts(run.observed)
     for _ in range(steps):
         for name, value in run.advance().items():
             observed[name].append(value)
@@ -260,6 +261,7 @@ def simulate(
         {name: _stack(values, schema.shape(name)) for name, values in observed.items()},
         {name: np.stack(v) if v else np.empty((0, shard.num_owned), np.uint8) for name, v in fields.items()},
         run.agents,
+        initial,
         num_steps=steps,
         infections=None if run.tracer is None else as_frame(in_order([run.tracer.take(steps)]), run.tracer.legend),
     )

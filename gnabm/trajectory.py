@@ -24,6 +24,7 @@ from gnabm.observe import Grouping
 from gnabm.shard import Shard
 
 SCHEMA = 1
+INITIAL = "initial_stage_count"
 TIME_CHUNK = 32
 """Steps per chunk of a field over agents; these fields are written when so many steps are done."""
 
@@ -121,6 +122,16 @@ class Schema:
         if self.start is None:
             return index.astype(np.int64), {"long_name": "step"}
         return values, {"units": f"days since {self.start.isoformat()}", "calendar": "proleptic_gregorian"}
+
+
+def initial_counts(observed: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The attribute `INITIAL`: agents in each stage before the first step, in the dims of `stage_count` without time.
+
+    Args:
+        observed: Observables of the initial state.
+    """
+    counts = observed.get("stage_count")
+    return {} if counts is None else {INITIAL: counts.detach().tolist()}  # an attribute is data
 
 
 @dataclass(frozen=True, eq=False)

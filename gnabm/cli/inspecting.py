@@ -13,9 +13,10 @@ from rich.table import Table
 
 from gnabm.cli.failures import results
 from gnabm.cli.populations import show_fidelity, show_tables
-from gnabm.errors import StoreError
+from gnabm.errors import GnabmError, StoreError
 from gnabm.infections import generation_intervals, open_infections, share_by_layer
 from gnabm.report import Summary, open_run
+from gnabm.trajectory import INITIAL
 
 
 def kind_of(path: Path) -> Literal["graph", "trajectory"]:
@@ -37,6 +38,22 @@ def kind_of(path: Path) -> Literal["graph", "trajectory"]:
     except (OSError, ValueError, AttributeError) as error:
         raise StoreError(f"{path}: zarr.json cannot be read ({error}); build or run it again") from error
     return "trajectory" if attributes.get("gnabm_kind") == "trajectory" else "graph"
+
+
+def population_of(attributes: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], str]:
+    """The population of a run beside its sources, and why there is nothing to show if there is not."""
+    store = attributes.get("population", {}).get("store")
+    if store is None:
+        return {}, ""
+    from graphs.fidelity import compare
+
+    again = "`gnabm build` makes it again"
+    if not Path(store).is_dir():
+        return {}, f"The graph store {store} is gone, so the population cannot be shown; {again}."
+    try:
+        return compare(store), ""
+    except (GnabmError, OSError, KeyError) as error:  # a store of an earlier version lacks arrays
+        return {}, f"The graph store {store} cannot be read ({error}), so the population cannot be shown; {again}."
 
 
 def inspect_path(path: Path, *, as_json: bool) -> None:
@@ -84,7 +101,14 @@ def _trajectory_figures(path: Path) -> dict[str, Any]:
         for name, group in summary.groups.items():
             figures[f"infections_by_{name}"] = dict(zip(group.names, group.incidence.sum(0).tolist(), strict=True))
     figures |= _line_list_figures(path, float(dataset.attrs["dt_days"]))
-    kept = ("status", "gnabm_kind")
+    records, why_not = population_of(dataset.attrs)
+    if records or why_not:
+        within = [record["within"] for record in records.values()]
+        figures["graph_store"] = {
+            "path": str(dataset.attrs["population"]["store"]), "met": within.count(True), "missed": within.count(False),
+            "without_tolerance": within.count(None), "why_not": why_not,
+        }  # fmt: skip
+    kept = ("status", "gnabm_kind", INITIAL)
     figures["attributes"] = {str(k): _plain(v) for k, v in dataset.attrs.items() if k not in kept}
     return figures
 
@@ -139,12 +163,18 @@ def _show_trajectory(path: Path, figures: Mapping[str, Any]) -> None:
     if "mean_generation_interval_days" in figures:
         rows["generation interval"] = f"{figures['mean_generation_interval_days']:.2f} days on average"
     rows |= {
+        **({"graph store": _store(figures["graph_store"])} if "graph_store" in figures else {}),
         "seed": attributes.get("seed", "-"),
         "shards": attributes.get("shards", "-"),
         "reproducibility": attributes.get("reproducibility", "-"),
         "seconds": f"{attributes['seconds']:.1f}" if "seconds" in attributes else "-",
     }
     results().print(_grid(rows))
+
+
+def _store(found: Mapping[str, Any]) -> str:
+    """Where the population of a run is, and how many published figures it meets."""
+    return found["why_not"] or f"{found['path']}, published figures {found['met']} met, {found['missed']} missed"
 
 
 def _show_graph(path: Path, figures: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from gnabm.cli.inspecting import kind_of
-from gnabm.errors import GnabmError, OutputExistsError, StoreError
-from gnabm.report import open_run
+from gnabm.cli.inspecting import kind_of, population_of
+from gnabm.errors import OutputExistsError, StoreError
+from gnabm.report import default_page, open_run
 from gnabm.report import write_report as write_page
 
 
@@ -17,31 +16,20 @@ def write_report(paths: Sequence[Path], out: Path | None, *, overwrite: bool) ->
 
     Args:
         paths: Run folders.
-        out: File, or None for report.html in the run folder (beside them for several), which is replaced.
-        overwrite: Replace a file named by out.
+        out: File, or None for report.html in the run folder, which is replaced, or beside the run folders for several.
+        overwrite: Replace a page that is there.
+
+    Raises:
+        OutputExistsError: There is a page, and it is not that of the one run given.
     """
     for path in paths:
         if kind_of(path) == "graph":
             raise StoreError(
                 f"{path} is a graph store, a report needs a run; give a run folder, or try `gnabm inspect {path}`"
             )
-    if out is not None and out.exists() and not (overwrite and out.is_file()):
-        raise OutputExistsError(f"{out} exists; choose another file with --out or replace it with --overwrite")
-    records, note = _population(open_run(paths[0]).attrs)
+    page = default_page(paths) if out is None else out
+    own = out is None and len(paths) == 1  # the page of a run is remade at will
+    if page.exists() and not (page.is_file() and (own or overwrite)):
+        raise OutputExistsError(f"{page} exists; choose another file with --out or replace it with --overwrite")
+    records, note = population_of(open_run(paths[0]).attrs)
     print(write_page(paths, out, population=records, population_note=note))
-
-
-def _population(attributes: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], str]:
-    """The population of a run beside its sources, and why there is nothing to show if there is not."""
-    store = attributes.get("population", {}).get("store")
-    if store is None:
-        return {}, ""
-    from graphs.fidelity import compare
-
-    again = "`gnabm build` makes it again"
-    if not Path(store).is_dir():
-        return {}, f"The graph store {store} is gone, so the population cannot be shown; {again}."
-    try:
-        return compare(store), ""
-    except (GnabmError, OSError, KeyError) as error:  # a store of an earlier version lacks arrays
-        return {}, f"The graph store {store} cannot be read ({error}), so the population cannot be shown; {again}."

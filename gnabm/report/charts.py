@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from gnabm.report.changes import moments
 from gnabm.report.curves import curves_figure, step_name, tables, time_axis, time_column, whole
 from gnabm.report.figure import ACCENT, Axis, Bars, Figure, Floats, Heat, Line, Mark, Note, Panel, graded
+from gnabm.report.groups import rates_table
 from gnabm.report.replicates import Estimate, Replicates, middle
-from gnabm.report.summary import PER, Group, Summary
+from gnabm.report.summary import PER, Group, Summary, family
 
 STAGE_COLOURS = {
     "susceptible": "#8195a9", "exposed": "#d79a2b", "infectious": ACCENT, "infected": ACCENT, "recovered": "#3d7d6c",
@@ -19,13 +22,8 @@ STAGE_COLOURS = {
     "mild": ACCENT, "severe": "#5c150f",
 }  # fmt: skip
 _OTHER_COLOURS = ("#6b5b95", "#2f6690", "#a0673d", "#7a8b3c", "#96703a", "#4a7c8c", "#8c4a6b", "#555f6b")
-_FAMILIES = (
-    ("in intensive care", ("icu", "critical", "intensive")),
-    ("in hospital", ("hospital",)),
-    ("dead", ("dead", "death", "deceased")),
-    ("recovered", ("recovered", "immune")),
-    ("susceptible", ("susceptible",)),
-)
+_COUNTED_APART = {"in hospital": "hospital_occupancy", "in intensive care": "icu_occupancy", "dead": "deaths"}
+"""Families that lie flat beside the others, and the observable that has a figure of its own for them."""
 _MOST_STAGES = 6
 """So many curves can be told apart; more stages are shown by family."""
 OUTCOMES = {
@@ -53,11 +51,6 @@ def new_infections(replicates: Replicates) -> Figure:
     )  # fmt: skip
 
 
-def family(stage: str) -> str:
-    """The family of a stage; one that is none of the others is infected."""
-    return next((name for name, words in _FAMILIES if any(word in stage.lower() for word in words)), "infected")
-
-
 def _colours(names: Sequence[str]) -> dict[str, str]:
     spare = iter(_OTHER_COLOURS * len(names))
     return {name: STAGE_COLOURS.get(name) or next(spare) for name in names}
@@ -73,10 +66,12 @@ def stages(replicates: Replicates) -> Figure:
         shown = {}
         for name, values in each.items():
             shown[family(name)] = shown.get(family(name), 0) + values
-        order = [name for name in STAGE_COLOURS if name in shown]
+        order = [name for name in STAGE_COLOURS if name in shown and _COUNTED_APART.get(name) not in first.series]
+        apart = [name for name in shown if name not in order]
         shown = {name: shown[name] for name in order}
         members = [name for name in each if family(name) == "infected"]
-        note = f"Infected: {', '.join(members)}. The file has every stage."
+        elsewhere = f" {', '.join(apart).capitalize()}: see the severe outcomes." if apart else ""
+        note = f"Infected: {', '.join(members)}.{elsewhere} The file has every stage."
     figure = curves_figure(
         replicates, "stages", f"Agents by stage at the end of each {step_name(first)}", shown,
         unit="agents", value="agents", colours=_colours(tuple(shown)), label="stage", note=note,
@@ -148,7 +143,8 @@ def _title(name: str) -> str:
     return "New infections" if name == "incidence" else OUTCOMES.get(name, (name.replace("_", " "), ""))[0]
 
 
-def _rate_unit(run: Summary, name: str) -> str:
+def rate_unit(run: Summary, name: str) -> str:
+    """Unit of `per_100k`."""
     if name == "incidence":
         return f"per 100,000 and {step_name(run)}"
     return "per 100,000" if name.endswith("occupancy") else "per 100,000 in the last 7 days"
@@ -160,28 +156,28 @@ def by_group(replicates: Replicates, name: str, dim: str) -> Figure:
     rates = replicates.stack(lambda run: per_100k(run, name, dim))
     names = first.groups[dim].names
     shown = {label: rates[:, :, number] for number, label in enumerate(names)}
+    unit = rate_unit(first, name)
     colours = {label: graded(number, len(names)) for number, label in enumerate(names)}
     what = dim.replace("_group", "")
-    return curves_figure(
-        replicates, f"{name}_by_{what}", f"{_title(name)} by {what}", shown, unit=_rate_unit(first, name),
-        value="per_100k", colours=colours, label=dim, spread=False,
+    figure = curves_figure(
+        replicates, f"{name}_by_{what}", f"{_title(name)} by {what}", shown, unit=unit, value="per_100k",
+        colours=colours, label=dim, spread=False,
     )  # fmt: skip
+    return replace(figure, table=rates_table(replicates, name, dim, rates, unit), by_seed=None)
 
 
 def heat_map(replicates: Replicates, name: str, dim: str) -> Figure:
     """An observable per 100,000 by group and time; the mean over replicates."""
     first = replicates.first
-    rates = replicates.stack(lambda run: per_100k(run, name, dim)).mean(axis=0)
-    names = first.groups[dim].names
-    when, time = time_column(first)
-    rows = [pd.DataFrame({when: time, dim: label, "per_100k": rates[:, n]}) for n, label in enumerate(names)]
-    unit = _rate_unit(first, name)
+    rates = replicates.stack(lambda run: per_100k(run, name, dim))
+    names, unit = first.groups[dim].names, rate_unit(first, name)
+    table = rates_table(replicates, name, dim, rates, unit)
     panel = Panel(
-        (Heat(first.time, names, rates.T, unit),), time_axis(first), Axis(kind="name", reverse=True),
+        (Heat(first.time, names, rates.mean(axis=0).T, unit),), time_axis(first), Axis(kind="name", reverse=True),
         height=120 + 22 * len(names),
     )  # fmt: skip
     note = f"Mean of {len(replicates.runs)} runs." if replicates.several else ""
-    return Figure(f"{name}_by_{dim}_heat", f"{_title(name)} {unit}", (panel,), pd.concat(rows), note)
+    return Figure(f"{name}_by_{dim}_heat", f"{_title(name)} {unit}", (panel,), table, note)
 
 
 def attack_bars(replicates: Replicates, dim: str) -> Figure:
@@ -191,11 +187,12 @@ def attack_bars(replicates: Replicates, dim: str) -> Figure:
     percent = np.array([100 * one.mean for one in found])
     error = np.array([100 * (one.error or 0.0) for one in found])
     what = dim.replace("_group", "")
-    table = pd.DataFrame({dim: group.names, "agents": group.people, "attack_rate": [one.mean for one in found]})
-    if replicates.several:
-        table["standard_error"] = error / 100
-    infected = replicates.stack(lambda run: run.groups[dim].infected).mean(axis=0)
-    table["infected"] = infected if replicates.several else infected.astype(np.int64)
+    table = pd.DataFrame({
+        dim: group.names, "agents": group.people,
+        "infected": whole(replicates.stack(lambda run: run.groups[dim].infected).mean(axis=0)),
+        "attack_rate": [one.mean for one in found], "standard_error": [one.error for one in found],
+        "runs": len(replicates.runs),
+    })  # fmt: skip
     colours = tuple(graded(number, len(percent)) for number in range(len(percent)))
     across = dim == "region"
     bars = Bars(
@@ -219,6 +216,7 @@ def small_panels(replicates: Replicates, dim: str) -> tuple[Panel, ...]:
         return (
             Line("", first.time, whole, "#b9c1ca", 1.2),
             Line("", first.time, rates[:, number], ACCENT, 1.6, filled=True),
+            *moments(first),
         )
 
     y = Axis(top=top)

@@ -8,6 +8,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
+from gnabm.report.changes import moments
 from gnabm.report.figure import ACCENT, Axis, Band, Figure, Floats, Line, Mark, Panel
 from gnabm.report.replicates import Replicates, interval, middle
 from gnabm.report.summary import Summary
@@ -123,5 +124,6 @@ def curves_figure(
     table, by_seed = tables(replicates, curves, value, label, mean=not spread)
     said = SPREAD.format(runs=len(replicates.runs)) if spread else f"Means of {len(replicates.runs)} runs."
     said = f"{note} {said}".strip() if replicates.several else note
-    panel = Panel((*marks, *more), time_axis(replicates.first), Axis(unit))
+    marks += [*moments(replicates.first), *more]
+    panel = Panel(tuple(marks), time_axis(replicates.first), Axis(unit))
     return Figure(name, title, (panel,), table, said, by_seed=by_seed)

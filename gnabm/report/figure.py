@@ -213,7 +213,18 @@ class Note:
     leftwards: bool = False
 
 
-Mark = Line | Band | Bars | Dots | Heat | Note
+@dataclass(frozen=True)
+class Moment:
+    """A thin upright line, where something changed.
+
+    Args:
+        x: Position.
+    """
+
+    x: date | int
+
+
+Mark = Line | Band | Bars | Dots | Heat | Note | Moment
 
 
 @dataclass(frozen=True, eq=False)

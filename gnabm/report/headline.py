@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from html import escape
 
 import numpy as np
 import pandas as pd
 
+from gnabm.report.changes import NUMBER, until
 from gnabm.report.curves import step_name
 from gnabm.report.replicates import Estimate, Replicates
 from gnabm.report.summary import Summary
@@ -28,12 +30,14 @@ class Headline:
         estimate: Mean over the runs.
         text: What it is, for the page.
         percent: A share, shown in per cent.
+        step: When it happened, mean over the runs; None for what has no moment.
     """
 
     name: str
     estimate: Estimate
     text: str
     percent: bool = False
+    step: Estimate | None = None
 
     @property
     def value(self) -> str:
@@ -81,15 +85,19 @@ def _peak(replicates: Replicates, name: str, curve: Callable[[Summary], np.ndarr
     at = replicates.first.when(round(when.mean))
     said = at if when.error is None else f"{at} ± {when.error * replicates.first.dt:.1f} days"
     height = replicates.estimate(lambda run: float(curve(run).max()))
-    return Headline(name, height, f"{text}, {said}")
+    return Headline(name, height, f"{text}, {said}", step=when)
 
 
 def headline_frame(replicates: Replicates) -> pd.DataFrame:
-    """The headline figures as a table."""
-    rows = [
-        {"figure": one.name, "mean": one.estimate.mean, "standard_error": one.estimate.error, "runs": one.estimate.runs}
-        for one in headlines(replicates)
-    ]
+    """The headline figures as a table; `when` is a date, or a step without a calendar."""
+    first = replicates.first
+    rows = []
+    for one in headlines(replicates):
+        row = {"figure": one.name, "mean": one.estimate.mean, "standard_error": one.estimate.error}
+        at = None if one.step is None else first.time[round(one.step.mean)]
+        error = None if one.step is None or one.step.error is None else one.step.error * first.dt
+        moment = at.isoformat() if isinstance(at, date) else at
+        rows.append(row | {"runs": one.estimate.runs, "when": moment, "when_error_days": error})
     return pd.DataFrame(rows)
 
 
@@ -99,7 +107,7 @@ def headline_cells(replicates: Replicates) -> str:
     cells = [(f"{one.value}{f' <i>{one.spread}</i>' if one.spread else ''}", one.text) for one in headlines(replicates)]
     stated = first.attributes.get("reproduction_number")
     if stated is not None:
-        cells.append((f"{float(stated):g}", "R0 stated"))
+        cells.append((f"{float(stated):g}", f"R0 stated{until(first, (NUMBER, 'parameters.'))}"))
     cells += [(f"{first.num_agents:,}", "agents"), (f"{first.steps * first.dt:,g}", "days simulated")]
     shown = "".join(
         f'<div class="{"lead-figure" if number == 0 else ""}"><b>{value}</b><span>{escape(text)}</span></div>'

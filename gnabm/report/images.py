@@ -14,7 +14,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from gnabm.report.figure import GRID, HEAT, INK, MUTED, Axis, Band, Bars, Dots, Figure, Heat, Line, Note, Panel
+from gnabm.report.figure import GRID, HEAT, INK, MUTED, Axis, Band, Bars, Dots, Figure, Heat, Line, Moment, Note, Panel
 
 _DPI = 150
 _WIDTH = 9.0
@@ -62,6 +62,8 @@ def _panel(ax: Axes, panel: Panel, *, small: bool) -> None:
             _bars(ax, mark, text)
         elif isinstance(mark, Dots):
             _dots(ax, mark)
+        elif isinstance(mark, Moment):
+            ax.axvline(mark.x, color=MUTED, lw=0.8, ls="--", zorder=1)  # type: ignore[arg-type]
         elif isinstance(mark, Note):
             shift, side = (-6, "right") if mark.leftwards else (6, "left")
             ax.annotate(mark.text, (mark.x, mark.y), (shift, 0), textcoords="offset points", ha=side, va="center",

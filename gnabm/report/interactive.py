@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gnabm.report.figure import GRID, HEAT, INK, MUTED, Axis, Band, Bars, Dots, Heat, Line, Note, Panel, Ticks
+from gnabm.report.figure import GRID, HEAT, INK, MUTED, Axis, Band, Bars, Dots, Heat, Line, Moment, Note, Panel, Ticks
 
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": INK}
 _DAYS_OF_MONTHLY_TICKS = 75
@@ -20,7 +20,8 @@ Drawing = dict[str, Any]
 
 def drawing(panel: Panel) -> Drawing:
     """Data and layout of a panel for `Plotly.newPlot`."""
-    traces = [trace for mark in panel.marks if not isinstance(mark, Note) for trace in _traces(mark)]
+    traces = [trace for mark in panel.marks if not isinstance(mark, (Note, Moment)) for trace in _traces(mark)]
+    moments = [_moment(mark) for mark in panel.marks if isinstance(mark, Moment)]
     notes = [_annotation(mark) for mark in panel.marks if isinstance(mark, Note)]
     heat = next((mark for mark in panel.marks if isinstance(mark, Heat)), None)
     named = sum(bool(trace.get("showlegend")) for trace in traces)
@@ -48,6 +49,7 @@ def drawing(panel: Panel) -> Drawing:
         "showlegend": legend,
         "bargap": 0.25,
         "annotations": notes,
+        "shapes": moments,
     }
     if any(isinstance(mark, Bars) and mark.across for mark in panel.marks):
         layout["barmode"] = "overlay"
@@ -200,6 +202,12 @@ def _annotation(mark: Note) -> Drawing:
         "xanchor": "right" if mark.leftwards else "left", "xshift": -10 if mark.leftwards else 10, "yshift": 2,
         "font": {"size": 12, "color": MUTED},
     }  # fmt: skip
+
+
+def _moment(mark: Moment) -> Drawing:
+    at = _tick(mark.x)
+    style = {"color": MUTED, "width": 1, "dash": "dash"}
+    return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": style, "layer": "below"}
 
 
 def _faint(colour: str) -> str:

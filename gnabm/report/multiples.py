@@ -5,12 +5,13 @@ from __future__ import annotations
 from html import escape
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from gnabm.report.charts import per_100k, small_panels
-from gnabm.report.curves import step_name, time_column
+from gnabm.report.changes import changed_steps
+from gnabm.report.charts import per_100k, rate_unit, small_panels
+from gnabm.report.curves import step_name
 from gnabm.report.figure import Figure
+from gnabm.report.groups import rates_table
 from gnabm.report.replicates import Replicates, middle
 from gnabm.report.summary import PER
 
@@ -20,13 +21,13 @@ _WIDTH, _HEIGHT = 200.0, 64.0
 def small_multiples(replicates: Replicates, dim: str) -> Figure:
     """A grid of curves, one per group: its curve, its peak, and the whole population in grey behind it."""
     first = replicates.first
-    rates = middle(replicates.stack(lambda run: per_100k(run, "incidence", dim)))
+    each = replicates.stack(lambda run: per_100k(run, "incidence", dim))
+    rates = middle(each)
     whole = middle(replicates.stack(lambda run: run.incidence * (PER / run.num_agents)))
     top = float(max(rates.max(initial=0.0), whole.max(initial=0.0), 1e-9))
     behind = f'<path class="whole" d="{_line(whole, top)}"/>'
-    names, counts = first.groups[dim].names, replicates.stack(lambda run: run.groups[dim].incidence)
-    when, time = time_column(first)
-    cells, tables = [], []
+    names, cells = first.groups[dim].names, []
+    behind += "".join(f'<path class="moment" d="{_upright(at, first.steps)}"/>' for at in changed_steps(first))
     for number, name in enumerate(names):
         values = rates[:, number]
         peak = int(values.argmax())
@@ -40,16 +41,20 @@ def small_multiples(replicates: Replicates, dim: str) -> Figure:
             f'<path class="area" d="{line} L{_WIDTH:.0f},{_HEIGHT:.0f} L0,{_HEIGHT:.0f} Z"/>'
             f'<path class="line" d="{line}"/></svg></figure>'
         )
-        for run, seed in enumerate(replicates.seeds):
-            columns = {when: time, dim: name, "infections": counts[run, :, number].astype(np.int64), "seed": seed}
-            tables.append(pd.DataFrame(columns))
     rate = f"New infections per 100,000 and {step_name(first)}"
     note = "Height and date of the peak; the grey line is the whole population."
     note += f" Medians of {len(replicates.runs)} runs." if replicates.several else ""
+    table = rates_table(replicates, "incidence", dim, each, rate_unit(first, "incidence"))
     return Figure(
         f"incidence_by_{dim}", f"{rate}, each {dim.replace('_', ' ')} on one scale", small_panels(replicates, dim),
-        pd.concat(tables), note, columns=4, html=f'<div class="cells">{"".join(cells)}</div>',
+        table, note, columns=4, html=f'<div class="cells">{"".join(cells)}</div>',
     )  # fmt: skip
+
+
+def _upright(step: int, steps: int) -> str:
+    """Path of the mark of a change."""
+    x = _WIDTH * step / max(steps - 1, 1)
+    return f"M{x:.1f},0 L{x:.1f},{_HEIGHT:.0f}"
 
 
 def _line(values: NDArray[np.floating], top: float) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from plotly.offline import get_plotlyjs
 
+from gnabm.report.changes import changes_block
 from gnabm.report.curves import step_name
 from gnabm.report.figure import Figure, Section
 from gnabm.report.files import BY_SEED
@@ -82,14 +83,19 @@ def _header(replicates: Replicates, name: str) -> str:
     span = f"{first.when(0)} to {first.when(-1)}" if first.steps > 1 else first.when(0)
     several = f" {len(replicates.runs)} runs that differ in the seed." if replicates.several else ""
     lead = f"{escape(model.upper())} on {agents}, {span} ({first.steps:,} {step_name(first)}s).{several}"
-    banner = ""
-    for run in replicates.runs:
-        if run.status != "complete":
-            banner = (
-                f'<p class="banner" role="note">This run is <b>{escape(run.status)}</b>: '
-                f"{run.steps:,} of {run.steps_wanted:,} steps are done. What follows describes those.</p>"
-            )
-    return f'<h1>{escape(name)}</h1><p class="lead">{lead}</p>{banner}{headline_cells(replicates)}'
+    page = f'<h1>{escape(name)}</h1><p class="lead">{lead}</p>{_banner(replicates)}{headline_cells(replicates)}'
+    return page + changes_block(first)
+
+
+def _banner(replicates: Replicates) -> str:
+    """Every run that is not finished, by its seed where there are several."""
+    said = [
+        f"{f'The run of seed {seed}' if replicates.several else 'This run'} is <b>{escape(run.status)}</b>: "
+        f"{run.steps:,} of {run.steps_wanted:,} steps are done."
+        for run, seed in zip(replicates.runs, replicates.seeds, strict=True)
+        if run.status != "complete"
+    ]
+    return f'<p class="banner" role="note">{" ".join(said)} What follows describes those.</p>' if said else ""
 
 
 def _section(section: Section, charts: dict[str, Drawing], folder: str) -> str:

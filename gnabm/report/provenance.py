@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import yaml
 
+from gnabm.report.changes import NUMBER, RATE, until
 from gnabm.report.figure import Citation
 from gnabm.report.replicates import Replicates
 from gnabm.report.summary import Summary
@@ -80,7 +81,7 @@ def _run(replicates: Replicates) -> dict[str, object]:
     return {
         "Model": attributes.get("config", {}).get("model"),
         "Seeds" if replicates.several else "Seed": seeds if "seed" in attributes else None,
-        "Transmission rate": None if beta is None else f"{beta:.6g} per contact",
+        "Transmission rate": None if beta is None else f"{beta:.6g} per contact{until(summary, (NUMBER, RATE))}",
         "Steps": f"{summary.steps:,} of {summary.steps_wanted:,}",
         "Length of a step": "1 day" if summary.dt == 1 else f"{summary.dt:g} days",
         "Shards": attributes.get("shards"),

@@ -20,7 +20,7 @@ _NO_EFFECT = (
     "run.seed", "run.shards", "run.threads", "run.messages", "run.transport",
     "population.scheduler", "population.num_workers",
 )  # fmt: skip
-"""Keys that replicates may differ in: the seed, and what changes no bit."""
+"""Keys that replicates may differ in: the seed, and what changes no bit; so may all below `record`."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _repeated(seeds: Sequence[int]) -> Iterator[tuple[int, int]]:
 def _difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
     """The first dotted key in which two configs differ, apart from those that change no bit."""
     one, other = dict(_flat(a)), dict(_flat(b))
-    keys = [key for key in {**one, **other} if key not in _NO_EFFECT]
+    keys = [key for key in {**one, **other} if key not in _NO_EFFECT and not key.startswith("record.")]
     return next((key for key in keys if one.get(key) != other.get(key)), None)
 
 

@@ -16,13 +16,16 @@ from gnabm.infections import (
     secondary_cases,
     share_by_layer,
 )
+from gnabm.report.changes import moments
 from gnabm.report.curves import curve, curves_figure, step_name, tables, time_axis
 from gnabm.report.figure import SOURCE_INK, Axis, Bars, Figure, Floats, Line, Mark, Panel, Section
 from gnabm.report.replicates import Estimate, Replicates
 from gnabm.report.summary import Summary
 
 _BAR = "#b7c0ca"
-_LAYER_COLOURS = ("#b1432a", "#d79a2b", "#8a6d2f", "#2f6690", "#7fa7c4", "#3d7d6c", "#6b5b95", "#8d97a3")
+_LAYER_COLOURS = ("#b1432a", "#d79a2b", "#8a6d2f", "#2f6690", "#7fa7c4", "#3d7d6c", "#6b5b95", "#a07cc0")
+_RULE_COLOURS = ("#1d2733", "#8d97a3", "#5d6875", "#c2c8cf")
+"""Of the rules that bring infections from outside."""
 _MOST_CASES = 15
 """Numbers of secondary cases from here on share one bar."""
 
@@ -146,6 +149,7 @@ def reproduction(replicates: Replicates, spreads: Sequence[Spread]) -> Figure | 
         )
     if not any(np.isfinite(values).any() for values in curves.values()):
         return None
+    marks += moments(first)
     panel = Panel(tuple(marks), time_axis(first), Axis("secondary cases per case"))
     table, by_seed = tables(replicates, curves, "reproduction_number", "estimate")
     title = "Reproduction number over time"
@@ -231,7 +235,7 @@ def layers_figure(replicates: Replicates, spreads: Sequence[Spread]) -> Figure:
     if error is not None:
         table["standard_error"] = error / 100
     text = tuple(f"{value:.1f} %" for value in percent)
-    labels, colours = [_label(name, replicates) for name in names], tuple(_colours(names).values())
+    labels, colours = [_label(name, replicates) for name in names], tuple(_colours(names, replicates).values())
     bars = Bars("", labels, percent, colours, error, text, across=True)
     height = max(90 + 30 * len(names), 320)
     panel = Panel((bars,), Axis("% of infections"), Axis(kind="name", reverse=True), height=height)
@@ -248,7 +252,7 @@ def layer_curves(replicates: Replicates, spreads: Sequence[Spread]) -> Figure:
     each = step_name(replicates.first)
     return curves_figure(
         replicates, "infections_by_layer", f"New infections per {each} by layer", shown, unit=f"per {each}",
-        value="infections", colours=_colours(names), label="layer", spread=False,
+        value="infections", colours=_colours(names, replicates), label="layer", spread=False,
     )  # fmt: skip
 
 
@@ -256,6 +260,11 @@ def _layers(spreads: Sequence[Spread]) -> list[str]:
     return list(dict.fromkeys(name for one in spreads for name in one.layers))
 
 
-def _colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour of each layer, the same in every figure."""
-    return {name: _LAYER_COLOURS[number % len(_LAYER_COLOURS)] for number, name in enumerate(names)}
+def _colours(names: Sequence[str], replicates: Replicates) -> dict[str, str]:
+    """A colour of each layer, and a grey of each rule that brings infections, the same in every figure."""
+    layers = replicates.first.attributes.get("population", {}).get("layers") or names
+    inside = [name for name in layers if name in names]
+    found = {name: _LAYER_COLOURS[number % len(_LAYER_COLOURS)] for number, name in enumerate(inside)}
+    outside = [name for name in names if name not in found]
+    found |= {name: _RULE_COLOURS[number % len(_RULE_COLOURS)] for number, name in enumerate(outside)}
+    return {name: found[name] for name in names}

@@ -38,6 +38,7 @@ a{color:#2f6690}
 .cell path{fill:none;vector-effect:non-scaling-stroke}
 .cell .line{stroke:var(--accent);stroke-width:1.6}
 .cell .area{fill:rgba(177,67,42,.12)}
+.cell .moment{stroke:#5d6875;stroke-width:1;stroke-dasharray:3 3}
 .cell .whole{stroke:#b9c1ca;stroke-width:1.2}
 figcaption{display:flex;justify-content:space-between;gap:8px;font-size:.8rem;line-height:1.3;margin-bottom:3px}
 figcaption b{font-weight:600;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
@@ -48,6 +49,7 @@ th{font-weight:500;text-align:left;vertical-align:bottom}
 th,td{padding:.38rem .8rem .38rem 0;border-bottom:1px solid var(--rule);vertical-align:top}
 th:last-child,td:last-child{padding-right:0}
 .num{text-align:right;white-space:nowrap}
+.narrow td{overflow-wrap:anywhere}
 .remark{font-size:.8rem}
 .flag{display:inline-block;font-size:.76rem;padding:0 .45rem;border-radius:9px;background:#fdf0d5;
   color:#7a5310;white-space:nowrap}
@@ -65,7 +67,7 @@ footer{margin-top:3rem;font-size:.84rem;color:var(--muted)}
   body{font-size:15px} main{padding:24px 14px 48px} h1{font-size:1.55rem}
   .key{grid-template-columns:1fr 1fr} .key b{font-size:1.25rem} .key div{padding:.65rem .75rem}
   .cells{grid-template-columns:1fr 1fr;gap:14px 12px} figcaption{display:block} figcaption b{display:block}
-  .scroll table{min-width:560px}
+  .scroll table{min-width:560px} .scroll table.narrow{min-width:0}
 }
 @media print{body{background:#fff} details{display:none}}
 """

@@ -12,11 +12,25 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from gnabm.errors import StoreError
-from gnabm.trajectory import open_trajectory
+from gnabm.trajectory import INITIAL, open_trajectory
 
 Counts = NDArray[np.int64]
 PER = 100_000
 """Rates are per so many people."""
+_FAMILIES = (
+    ("in intensive care", ("icu", "critical", "intensive")),
+    ("in hospital", ("hospital",)),
+    ("dead", ("dead", "death", "deceased")),
+    ("recovered", ("recovered", "immune", "vaccinated")),
+    ("susceptible", ("susceptible",)),
+)
+_NOT_INFECTED = ("susceptible", "recovered", "dead")
+"""Families of those who stand in the initial state without an infection of this epidemic."""
+
+
+def family(stage: str) -> str:
+    """The family of a stage; one that is none of the others is infected."""
+    return next((name for name, words in _FAMILIES if any(word in stage.lower() for word in words)), "infected")
 
 
 def open_run(path: str | Path) -> xr.Dataset:
@@ -46,7 +60,7 @@ class Group:
         names: (num_groups,) values.
         people: (num_groups,) agents.
         incidence: (time, num_groups) new infections in each step.
-        infected: (num_groups,) agents who had left the susceptible stage by the end.
+        infected: (num_groups,) new infections of all steps and agents infected at the start.
     """
 
     names: tuple[str, ...]
@@ -61,7 +75,7 @@ class Group:
 
     @property
     def attack_rate(self) -> NDArray[np.float64]:
-        """(num_groups,) share infected by the end."""
+        """(num_groups,) infections of this epidemic per person."""
         return self.infected / np.maximum(self.people, 1)
 
 
@@ -96,7 +110,7 @@ class Summary:
         stages: Names of the stages.
         stage_count: (time, num_stages) agents at the end of each step.
         incidence: (time,) new infections in each step.
-        infected: Agents who had left the susceptible stage by the end, those infected at the start included.
+        infected: New infections of all steps and agents infected at the start; immunity from before does not count.
         groups: `region` and `age_group`, as far as the population has them.
         attributes: What the store says of the run.
         series: The other observables, by name.
@@ -125,7 +139,7 @@ class Summary:
 
     @property
     def attack_rate(self) -> float:
-        """Share of the agents infected by the end."""
+        """Infections of this epidemic per agent: the share infected by the end where nobody is infected twice."""
         return self.infected / self.num_agents
 
     @property
@@ -167,12 +181,11 @@ class Summary:
         if dataset.sizes["time"] == 0:
             raise StoreError("the run ended before its first step, so it shows nothing; run it again")
         stages = _labels(dataset, "stage")
-        susceptible = stages.index("susceptible") if "susceptible" in stages else 0
         count = dataset["stage_count"]
         people = count.isel(time=0).sum("stage")
-        left = people - count.isel(time=-1, stage=susceptible)
+        infected = dataset["incidence"].sum("time") + _infected_at_the_start(dataset, stages)
         groups: dict[str, Group] = {
-            dim: _group(dataset, dim, people, left)
+            dim: _group(dataset, dim, people, infected)
             for dim in ("region", "age_group")
             if dim in dataset["incidence"].dims
         }
@@ -185,7 +198,7 @@ class Summary:
             stages=stages,
             stage_count=_over(count, "stage"),
             incidence=_over(dataset["incidence"]),
-            infected=int(left.sum()),
+            infected=int(infected.sum()),
             groups=groups,
             attributes=attributes,
             series={
@@ -223,13 +236,35 @@ def _over(values: xr.DataArray, *dims: str) -> Counts:
     return np.asarray(summed.transpose(*kept).values, dtype=np.int64)
 
 
-def _group(dataset: xr.Dataset, dim: str, people: xr.DataArray, left: xr.DataArray) -> Group:
+def _infected_at_the_start(dataset: xr.Dataset, stages: tuple[str, ...]) -> xr.DataArray:
+    """Agents in a stage of infection before the first step, by region and age.
+
+    A run of an earlier version did not keep its initial state: then they are those who had left the susceptible stage
+    by the end of the first step but were not infected in it, less the recovered of that time where the config gave
+    immunity before the run.
+    """
+    count = dataset["stage_count"]
+    known = dataset.attrs.get(INITIAL)
+    families = [family(name) for name in stages]
+    if "susceptible" not in families:
+        families[0] = "susceptible"  # a model with other names states it first
+    if known is not None:
+        first = count.isel(time=0).copy(data=np.asarray(known, dtype=np.int64))
+        return first.isel(stage=[n for n, name in enumerate(families) if name not in _NOT_INFECTED]).sum("stage")
+    config = dataset.attrs.get("config") or {}
+    immune = (config.get("parameters") or {}).get("prior_infection") is not None
+    apart = ("susceptible", "recovered") if immune else ("susceptible",)
+    left = count.isel(time=0, stage=[n for n, name in enumerate(families) if name not in apart]).sum("stage")
+    return (left - dataset["incidence"].isel(time=0)).clip(min=0)
+
+
+def _group(dataset: xr.Dataset, dim: str, people: xr.DataArray, infected: xr.DataArray) -> Group:
     others = [other for other in people.dims if other != dim]
     return Group(
         names=_labels(dataset, dim),
         people=np.asarray(people.sum(others).values, dtype=np.int64),
         incidence=_over(dataset["incidence"], dim),
-        infected=np.asarray(left.sum(others).values, dtype=np.int64),
+        infected=np.asarray(infected.sum(others).values, dtype=np.int64),
     )
 
 

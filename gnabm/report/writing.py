@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from gnabm.infections import open_infections
 from gnabm.report import charts
+from gnabm.report.changes import changes_frame, changes_of
 from gnabm.report.charts import OUTCOMES
 from gnabm.report.figure import Figure, Section
-from gnabm.report.files import check_folder, folder_of, write_files
+from gnabm.report.files import check_folder, folder_of, replace_report
+from gnabm.report.groups import figures_by, region_table
 from gnabm.report.headline import headline_frame
 from gnabm.report.multiples import small_multiples
 from gnabm.report.page import render
@@ -47,7 +48,7 @@ def write_report(
     Raises:
         StoreError: There is no trajectory, or it holds no step.
         ConfigError: The runs are no replicates of each other.
-        OutputExistsError: The folder for the files holds something else.
+        OutputExistsError: The folder for the files holds something that no report wrote.
     """
     folders = [Path(run)] if isinstance(run, (str, Path)) else [Path(one) for one in run]
     target = Path(out) if out is not None else default_page(folders)
@@ -64,21 +65,17 @@ def write_report(
     tables = {"headline": headline_frame(replicates), **dict(charts.cube(replicates))}
     if population:
         tables["population_fidelity"] = fidelity_frame(population)
+    tables |= {f"figures_by_{dim}": figures_by(replicates, dim) for dim in replicates.first.groups}
+    if changes_of(replicates.first):
+        tables["changes"] = changes_frame(replicates.first)
     cited = citations(replicates.first)
     if cited:
         tables["sources"] = pd.DataFrame([vars(one) for one in cited]).astype({"year": "Int64"})
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_files(folder, [figure for section in sections for figure in section.figures], tables)
     page = render(
         replicates, sections, name=_name(replicates.first, folders[0]), folder=folder.name,
         closing=provenance(replicates, sorted(tables), folder.name),
     )  # fmt: skip
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        partial.write_text(page, "utf-8")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace_report(target, page, [figure for section in sections for figure in section.figures], tables)
     return target
 
 
@@ -141,38 +138,8 @@ def _regions(replicates: Replicates, outcomes: Sequence[str]) -> Section:
     heats = [charts.heat_map(replicates, name, "region") for name in ("incidence", *known)]
     blocks: list[Figure | tuple[Figure, ...] | str] = [heats[0], small_multiples(replicates, "region")]
     blocks += [tuple(heats[at : at + 2]) for at in range(1, len(heats), 2)]
-    blocks += [charts.attack_bars(replicates, "region"), _region_table(replicates)]
+    blocks += [charts.attack_bars(replicates, "region"), region_table(replicates)]
     return Section("By region", tuple(blocks))
-
-
-def _region_table(replicates: Replicates) -> str:
-    first, group = replicates.first, replicates.first.groups["region"]
-    infections = replicates.stack(lambda run: run.groups["region"].incidence)
-    rates = replicates.stack(lambda run: run.groups["region"].per_100k)
-    attack = replicates.stack(lambda run: run.groups["region"].attack_rate)
-    deaths = None
-    if "deaths" in first.series and "region" in first.series["deaths"].by:
-        deaths = replicates.stack(lambda run: run.series["deaths"].by["region"]).sum(axis=1).mean(axis=0)
-    rows = []
-    for number, name in enumerate(group.names):
-        peak = int(np.median(rates[:, :, number].argmax(axis=1)))
-        rows.append(
-            f"<tr><td>{escape(name)}</td><td class='num'>{group.people[number]:,}</td>"
-            f"<td class='num'>{infections[:, :, number].sum(axis=1).mean():,.0f}</td>"
-            f"<td class='num'>{100 * attack[:, number].mean():.1f} %</td>"
-            f"<td class='num'>{rates[:, :, number].max(axis=1).mean():,.0f}</td>"
-            f"<td class='num'>{escape(first.when(peak))}</td>"
-            + ("" if deaths is None else f"<td class='num'>{deaths[number]:,.0f}</td>")
-            + "</tr>"
-        )
-    means = ", means of the runs" if replicates.several else ""
-    return (
-        f'<div class="block"><h3>Figures by region{means}</h3><div class="scroll"><table><thead><tr><th>Region</th>'
-        "<th class='num'>Agents</th><th class='num'>New infections</th><th class='num'>Attack rate</th>"
-        "<th class='num'>Peak per 100,000</th><th class='num'>Peak on</th>"
-        + ("" if deaths is None else "<th class='num'>Deaths</th>")
-        + f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div></div>"
-    )
 
 
 def _ages(replicates: Replicates, outcomes: Sequence[str]) -> Section:

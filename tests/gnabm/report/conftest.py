@@ -69,7 +69,7 @@ def store(
         else {"generation_interval": model.transmission.generation_interval(dt).tolist()}
     )
     said = {**ATTRIBUTES, **law, "config": config, "seed": seed, "dt_days": dt, "model_tables": list(model.sources)}
-    run = dataclasses.replace(run, attributes={**said, **attributes})
+    run = dataclasses.replace(run, attributes={**run.attributes, **said, **attributes})
     run.save(path / "trajectory.zarr")
     return run, path
 

@@ -1,11 +1,14 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
 
+from gnabm.cli.reporting import write_report as ask
 from gnabm.errors import OutputExistsError
 from gnabm.report import write_report
-from gnabm.report.files import check_folder, folder_of
+from gnabm.report.files import MANIFEST, check_folder, folder_of
 
 
 def csv(severe, name):
@@ -50,7 +53,7 @@ def test_curves_stages_and_layers_add_up_to_the_trajectory(severe):
     data = severe[0].to_xarray()
     daily = data.incidence.sum(("region", "age_group")).values
     np.testing.assert_array_equal(csv(severe, "incidence").infections, daily)
-    np.testing.assert_array_equal(csv(severe, "incidence_by_region").groupby("date").infections.sum(), daily)
+    np.testing.assert_array_equal(csv(severe, "incidence_by_region").groupby("date")["count"].sum(), daily)
     np.testing.assert_array_equal(csv(severe, "infections_by_layer").groupby("date").infections.sum(), daily)
     stages = csv(severe, "stages")
     assert (stages.groupby("date").agents.sum() == 400).all()
@@ -89,14 +92,18 @@ def test_a_page_elsewhere_has_its_files_beside_it(tmp_path, stored, parsed):
 
 def test_a_report_replaces_an_earlier_one_as_a_whole(tmp_path, stored):
     _, run = stored(tmp_path, grouped=False, steps=3)
-    (run / "report").mkdir()
+    write_report(run)
+    manifest = run / "report" / MANIFEST
+    said = json.loads(manifest.read_text())
+    assert set(said["files"]) | {MANIFEST} == {entry.name for entry in (run / "report").iterdir()}
     (run / "report" / "of_an_earlier_version.csv").write_text("a\n1\n")
+    manifest.write_text(json.dumps(said | {"files": [*said["files"], "of_an_earlier_version.csv"]}))
     write_report(run)
     assert not (run / "report" / "of_an_earlier_version.csv").exists()
     assert sorted(entry.name for entry in run.iterdir()) == ["report", "report.html", "trajectory.zarr"]
 
 
-@pytest.mark.parametrize("what", ["file", "foreign", "link"])
+@pytest.mark.parametrize("what", ["file", "foreign", "link", "tables", "beside", "unreadable"])
 def test_a_folder_that_no_report_wrote_is_left_alone(tmp_path, stored, what):
     _, run = stored(tmp_path / "run", grouped=False, steps=3)
     folder = run / "report"
@@ -107,10 +114,60 @@ def test_a_folder_that_no_report_wrote_is_left_alone(tmp_path, stored, what):
         folder.symlink_to(tmp_path / "mine")
     else:
         folder.mkdir()
-        (folder / "thesis.tex").write_text("mine")
+        name = {"foreign": "thesis.tex", "unreadable": MANIFEST}.get(what, "measured.csv")
+        (folder / name).write_text("mine")
+        if what == "beside":
+            (folder / MANIFEST).write_text('{"files": ["incidence.csv"]}')
     with pytest.raises(OutputExistsError, match="--out"):
         check_folder(folder)
     with pytest.raises(OutputExistsError):
         write_report(run)
     assert not (run / "report.html").exists()
-    assert what != "foreign" or (folder / "thesis.tex").read_text() == "mine"
+    assert what in ("file", "link") or (folder / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("broken", ["draw", "replace"])
+def test_a_report_that_fails_leaves_the_earlier_page_and_files(tmp_path, stored, monkeypatch, broken):
+    _, run = stored(tmp_path, grouped=False, steps=3)
+    page = write_report(run)
+    before = {path: path.read_bytes() for path in tmp_path.glob("report*/*")} | {page: page.read_bytes()}
+    _, _ = stored(tmp_path / "other", grouped=False, steps=4)
+
+    def fail(*_):
+        raise OSError("no space left on device")
+
+    if broken == "draw":
+        monkeypatch.setattr("gnabm.report.files.draw", fail)
+    else:
+        monkeypatch.setattr("pathlib.Path.replace", fail)
+    with pytest.raises(OSError, match="no space"):
+        write_report(tmp_path / "other", page)
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in before} == before
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["other", "report", "report.html", "trajectory.zarr"]
+
+
+def test_the_figures_by_region_are_those_of_the_trajectory(severe):
+    data = severe[0].to_xarray()
+    table = csv(severe, "figures_by_region")
+    daily = data.incidence.sum("age_group").values
+    np.testing.assert_array_equal(table.infections, daily.sum(axis=0))
+    np.testing.assert_allclose(table.peak_per_100k, daily.max(axis=0) / table.agents * 1e5)
+    assert pd.to_datetime(table.peak_when).tolist() == list(data.time.values[daily.argmax(axis=0)])
+    np.testing.assert_array_equal(table.deaths, data.deaths.sum(("time", "age_group")))
+    assert table.deaths_error.isna().all()
+    headline = csv(severe, "headline").set_index("figure").loc["peak_infections", "when"]
+    assert pd.Timestamp(headline) == data.time.values[daily.sum(axis=1).argmax()]
+
+
+def test_the_page_of_several_runs_is_not_replaced_unasked(tmp_path, stored, capsys):
+    runs = [stored(tmp_path / f"seed{seed}", grouped=False, steps=3, seed=seed, population={})[1] for seed in (1, 2)]
+    page = tmp_path / "report.html"
+    page.write_text("mine")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        ask(runs, None, overwrite=False)
+    assert page.read_text() == "mine"
+    ask(runs, None, overwrite=True)
+    assert capsys.readouterr().out.strip() == str(page) and page.read_text() != "mine"
+    ask(runs[:1], None, overwrite=False)
+    ask(runs[:1], None, overwrite=False)  # the page of one run is remade at will

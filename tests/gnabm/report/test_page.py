@@ -1,17 +1,20 @@
 import dataclasses
+import json
 import re
 from datetime import date
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from gnabm import open_trajectory
 from gnabm.errors import StoreError
-from gnabm.models.epidemic import sir
+from gnabm.models.epidemic import covid, sir
 from gnabm.report import Summary, write_report
 from gnabm.report.page import render
 from gnabm.report.provenance import provenance
 from gnabm.report.replicates import Replicates
+from gnabm.trajectory import INITIAL
 
 
 def page_of(reported):
@@ -74,8 +77,10 @@ def test_a_run_with_severe_outcomes_says_how_many_and_when(severe, parsed):
 def test_eleven_stages_are_shown_by_family_and_kept_in_the_file(severe, parsed):
     run, path = severe
     page = page_of(severe)
-    for family in ("susceptible", "infected", "in hospital", "in intensive care", "dead", "recovered"):
+    for family in ("susceptible", "infected", "recovered"):
         assert f'"name":"{family}"' in page
+    for outcome in ("in hospital", "in intensive care", "dead"):  # they have figures of their own
+        assert f'"name":"{outcome}"' not in page
     assert "Infected: asymptomatic, presymptomatic mild" in parsed(page).words()
     kept = (path.parent / "report" / "stages.csv").read_text().splitlines()
     assert len(kept) == 1 + 11 * run.steps
@@ -169,3 +174,44 @@ def test_a_run_in_which_nothing_happens_has_a_page(tmp_path, stored, parsed):
 def test_a_folder_without_a_trajectory_is_refused(tmp_path):
     with pytest.raises(StoreError, match="gnabm run"):
         write_report(tmp_path)
+
+
+def test_the_attack_rate_is_that_of_the_line_list_and_leaves_out_earlier_immunity(tmp_path, stored):
+    model = covid(0.3, initial_infected=0.03, prior_infection={"share": 0.4})
+    run, path = stored(tmp_path, steps=40, infections=True, model=model)
+    found, listed = Summary.of(open_trajectory(path)), run.infections
+    assert found.infected == len(listed) and (listed.step < 0).any()
+    assert found.stage_count[0][found.stages.index("recovered")] > 100
+    for dim in ("region", "age_group"):
+        data = run.to_xarray()
+        of = {name: number for number, name in enumerate(found.groups[dim].names)}
+        if dim in listed:
+            counts = np.bincount([of[str(name)] for name in listed[dim]], minlength=len(of))
+            np.testing.assert_array_equal(found.groups[dim].infected, counts)
+        assert found.groups[dim].infected.sum() == found.infected
+    earlier = data.assign_attrs({k: v for k, v in open_trajectory(path).attrs.items() if k != INITIAL})
+    earlier.attrs["config"] = {"parameters": {"prior_infection": {"share": 0.4}}}
+    assert Summary.of(earlier).infected == found.infected  # nobody recovers within a day of infection
+
+
+def test_changes_on_the_way_are_listed_marked_and_bound_what_was_stated(tmp_path, stored, parsed):
+    changes = [
+        {"date": "2022-02-08", "day": None, "set": {"parameters.recovery_rate": 0.3}},
+        {"day": 12, "date": None, "set": {"reproduction_number": 1.1, "run.seed": 4}},
+        {"day": 99, "date": None, "set": {"parameters.recovery_rate": 0.2}},
+    ]
+    config = {"run": {"start": "2022-01-20", "steps": 30}, "changes": changes}
+    _, path = stored(tmp_path, config=config, infections=True)
+    page = write_report(path)
+    text = parsed(page.read_text("utf-8")).words()
+    assert "Changes on the way" in text
+    assert (
+        "1 Feb 2022 12 reproduction_number 1.1 1 Feb 2022 12 run.seed 4 8 Feb 2022 19 parameters.recovery_rate" in text
+    )
+    assert "day 99, which the run did not reach" in text
+    assert "R0 stated, until 1 Feb 2022" in text and "per contact, until 1 Feb 2022" in text
+    data = page.read_text("utf-8")
+    data = json.loads(data[data.rindex("const charts = ") + 15 : data.rindex(";\nfor (const")])
+    for name in ("incidence", "stages", "infections_by_layer", "incidence_by_age"):
+        assert [shape["x0"] for shape in data[name]["layout"]["shapes"]] == ["2022-02-01", "2022-02-08"], name
+    assert len(pd.read_csv(page.parent / "report" / "changes.csv")) == 4

@@ -91,9 +91,25 @@ def test_every_table_of_a_disease_says_source_year_and_licence(severe):
 
     assert covid(0.1).sources
     shipped = json.loads(files("gnabm.models.tables").joinpath("sources.json").read_text("utf-8"))
-    assert {entry["name"] for entry in covid(0.1).sources} == set(shipped)
-    cited = citations(Summary.of(severe[0].to_xarray()))
-    assert {one.name for one in cited} >= set(shipped)
-    assert all(one.complete for one in cited if one.name in shipped)
+    assert {entry["name"] for entry in covid(0.1).sources} <= set(shipped)
+    assert all(Citation.of({"name": name, **entry}).complete for name, entry in shipped.items())
+    used = {one["name"] for one in severe[0].attributes["model_tables"]}
+    assert used & set(shipped)
+    assert {one.name for one in citations(Summary.of(severe[0].to_xarray()))} >= used
     table = pd.read_csv(severe[1].parent / "report" / "sources.csv")
-    assert np.isin(list(shipped), table.name).all()
+    assert np.isin(list(used), table.name).all()
+
+
+def test_a_figure_says_whether_the_population_was_fitted_to_it():
+    told = {"a": record([1.0], [1.0], ["0-4"], fitted=True), "b": record([1.0], [1.0], ["0-4"], fitted=False)}
+    first, second = (figure.note for figure in population_section(told).figures)
+    assert first.endswith("; fitted.") and second.endswith("; not fitted.")
+    assert "fitted" not in population_section(RECORDS).figures[0].note
+
+
+def test_those_who_stay_within_a_region_are_in_the_file_but_not_in_the_picture():
+    flow = record([[0.9, 0.1], [0.2, 0.8]], [[0.9, 0.1], [0.2, 0.8]], ["North", "South"])
+    (figure,) = population_section({"commuting": flow}).figures
+    shown = figure.panels[0].marks[0]
+    np.testing.assert_array_equal(shown.z, [[np.nan, 0.1], [0.2, np.nan]])
+    assert shown.top == 0.2 and figure.table.achieved.tolist() == [0.9, 0.1, 0.2, 0.8]

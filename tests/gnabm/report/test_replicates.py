@@ -7,6 +7,7 @@ import pytest
 
 from gnabm.errors import ConfigError
 from gnabm.report import Summary, open_run, write_report
+from gnabm.report.page import render
 from gnabm.report.replicates import Estimate, Replicates, interval, middle
 
 SEEDS = (9, 5, 7)
@@ -84,6 +85,7 @@ def test_what_changes_no_bit_may_differ_between_replicates(three):
     runs = [Summary.of(open_run(path)) for path in three[1]]
     for number, run in enumerate(runs):
         run.attributes["config"]["run"] |= {"shards": number + 1, "threads": number}
+        run.attributes["config"] |= {"record": {"fields": ["stage"] * number, "infections": number == 0}}
     assert Replicates.of(runs, ["a", "b", "c"]).seeds == (5, 7, 9)
 
 
@@ -113,3 +115,26 @@ def test_a_run_that_ended_early_is_no_replicate(tmp_path, stored, three):
     with pytest.raises(ConfigError, match="12 steps"):
         write_report([three[1][0], early], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+def test_every_unfinished_run_is_named(three, parsed):
+    runs = [Summary.of(open_run(path)) for path in three[1]]
+    for run, status in zip(runs, ("interrupted", "complete", "failed"), strict=True):
+        run.attributes["status"] = status
+    text = parsed(render(Replicates.of(runs, list("abc")), [], name="x", folder="report", closing="")).words()
+    assert "The run of seed 9 is interrupted : 30 of 30 steps" in text
+    assert "The run of seed 7 is failed" in text and "seed 5 is" not in text
+
+
+def test_tables_by_region_and_age_have_the_columns_of_one_run(three, severe):
+    one = severe[1].parent / "report"
+    for path in (three[2].parent / "report").glob("*_by_[ra]*.csv"):
+        if not path.stem.startswith(("observables", "figures")):  # they have a column for each observable
+            assert list(pd.read_csv(path).columns) == list(pd.read_csv(one / path.name).columns), path.stem
+
+
+def test_the_peak_date_has_its_error(three):
+    days = [int(one.incidence.sum(("region", "age_group")).values.argmax()) for one in three[0]]
+    peak = table(three, "headline").set_index("figure").loc["peak_infections"]
+    assert peak.when_error_days == pytest.approx(statistics.stdev(days) / math.sqrt(3))
+    assert pd.Timestamp(peak.when) == three[0][0].time.values[round(statistics.mean(days))]
