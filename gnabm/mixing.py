@@ -97,32 +97,9 @@ class Drawn:
     value: Tensor
     sender: Tensor | None
 
-
-def drawn_sum(
-    shard: MixingShard,
-    tables: MixingTables,
-    group: ShardGroup,
-    keys: Tensor,
-    x: Tensor,
-    state: int,
-    everyone: bool,
-) -> Tensor:
-    """What each owned agent receives in drawn contacts.
-
-    Args:
-        shard: Owned part of the layer.
-        tables: Tables of the layer.
-        group: The shards.
-        keys: (num_owned,) int64.
-        x: (num_owned,) or (num_owned, F) what each agent sends.
-        state: Salt of the layer at this step.
-        everyone: Draw for all agents (pull form, and differentiable runs) instead of those that send.
-
-    Returns:
-        Like x; differentiable in x along the contacts drawn.
-    """
-    drawn = drawn_contacts(shard, tables, group, keys, x, state, everyone)
-    return add_in_order(drawn.target, drawn.value, x.shape[0])
+    def summed(self, num_targets: int) -> Tensor:
+        """(num_targets,) or (num_targets, F) what each owned agent received, in the order of the contacts."""
+        return add_in_order(self.target, self.value, num_targets)
 
 
 def drawn_contacts(
@@ -136,7 +113,7 @@ def drawn_contacts(
     *,
     name_senders: bool = False,
 ) -> Drawn:
-    """Draw the contacts of a step and bring each to the owner of its target; arguments as for `drawn_sum`.
+    """Draw the contacts of a step and bring each to the owner of its target.
 
     Args:
         shard: Owned part of the layer.
@@ -145,7 +122,7 @@ def drawn_contacts(
         keys: (num_owned,) int64.
         x: (num_owned,) or (num_owned, F) what each agent sends.
         state: Salt of the layer at this step.
-        everyone: Draw for all agents instead of those that send.
+        everyone: Draw for all agents (pull form, and differentiable runs) instead of those that send.
         name_senders: Bring the senders' keys too; in a forward run only.
     """
     senders = torch.arange(x.shape[0]) if everyone else nonzero_rows(x)
@@ -178,7 +155,7 @@ def drawn_contacts(
 
 
 def expected_sum(shard: MixingShard, tables: MixingTables, group: ShardGroup, x: Tensor) -> Tensor:
-    r"""Mean of `drawn_sum` over the draws: the mean field of the contact matrix.
+    r"""Mean of what `drawn_contacts` brings, over the draws: the mean field of the contact matrix.
 
     .. math:: h_{q b} = \sum_{a, l, p} X_{p a} C_{a b} s_l [q \in P_l(p, b)] / |P_l(p, b)|
 

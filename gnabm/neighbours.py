@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gnabm.errors import ShapeError, UnknownFieldError, nearest
-from gnabm.messages import add_in_order, pull_edges, push_edges, push_places, read_places, segment_sum, weigh
+from gnabm.messages import pull_edges, push_edges, push_places, read_places, segment_sum, weigh
 from gnabm.mixing import Drawn, MixingTables, drawn_contacts, expected_sum
 from gnabm.random import salt
 from gnabm.shard import EdgeShard, MixingShard, PlaceShard, Shard
@@ -208,7 +208,7 @@ class NeighbourLayer:
         if layer.layer.expected:
             return expected_sum(layer, graph.tables[self.name], graph.shard.group, sent.x)
         drawn = self.drawn(layer, sent)
-        total = add_in_order(drawn.target, drawn.value, sent.x.shape[0])
+        total = drawn.summed(sent.x.shape[0])
         return total if graph.dt == 1.0 else total / graph.dt
 
     def drawn(self, layer: MixingShard, sent: Sent) -> Drawn:

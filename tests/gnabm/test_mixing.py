@@ -10,7 +10,7 @@ from scipy import stats
 from gnabm import Contacts, Mixing, Population
 from gnabm.exchange import Solo
 from gnabm.messages import draw_contacts
-from gnabm.mixing import MixingTables, drawn_sum, expected_sum
+from gnabm.mixing import MixingTables, drawn_contacts, expected_sum
 from gnabm.random import salt
 from gnabm.shard import cut
 from gnabm.testing.watch import num_threads
@@ -42,7 +42,7 @@ def draws(mixing, x, repeats, dt=1.0):
     with torch.no_grad(), num_threads(1):  # small arrays: threads would only wait for each other
         return torch.stack(
             [
-                drawn_sum(shard, tables, Solo(), keys, x, salt(3, step, "contacts/pool"), False)
+                drawn_contacts(shard, tables, Solo(), keys, x, salt(3, step, "contacts/pool"), False).summed(x.shape[0])
                 for step in range(repeats)
             ]
         ).double()
@@ -149,7 +149,10 @@ def test_drawing_for_everyone_gives_the_bits_of_drawing_for_those_who_send():
     shard, tables, keys = parts(mixing)
     x = torch.rand(keys.shape[0], generator=torch.Generator().manual_seed(1)) * (keys % 3 == 0)
     with torch.no_grad():
-        results = [drawn_sum(shard, tables, Solo(), keys, x, 99, everyone) for everyone in (True, False)]
+        results = [
+            drawn_contacts(shard, tables, Solo(), keys, x, 99, everyone).summed(x.shape[0])
+            for everyone in (True, False)
+        ]
     assert torch.equal(*results) and results[0].sum() > 0
 
 
@@ -157,7 +160,9 @@ def test_gradients_travel_along_the_contacts():
     mixing = layer()
     shard, tables, keys = parts(mixing)
     x = torch.rand(keys.shape[0], dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: drawn_sum(shard, tables, Solo(), keys, v, 99, True), x)
+    assert torch.autograd.gradcheck(
+        lambda v: drawn_contacts(shard, tables, Solo(), keys, v, 99, True).summed(v.shape[0]), x
+    )
     found = torch.autograd.grad(expected_sum(shard, tables, Solo(), x).sum(), x)[0]
     np.testing.assert_allclose(found, MATRIX.sum(1)[mixing.group], rtol=1e-9)
 

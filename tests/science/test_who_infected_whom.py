@@ -20,7 +20,7 @@ from gnabm.infections import (
     secondary_cases,
     share_by_layer,
 )
-from gnabm.mixing import MixingTables, drawn_sum
+from gnabm.mixing import MixingTables, drawn_contacts
 from gnabm.models.epidemic import sir
 from gnabm.random import salt
 from gnabm.shard import cut
@@ -76,7 +76,9 @@ def drawn_counts(population, seed, steps, dt):
     x = torch.tensor([1.0, 2.0**16, 2.0**32, 0, 0, 0], dtype=torch.float64)
     with torch.no_grad():
         sums = torch.stack([
-            drawn_sum(layer, tables, Solo(), shard.columns["key"], x, salt(seed, step, "contacts/pool"), False)
+            drawn_contacts(
+                layer, tables, Solo(), shard.columns["key"], x, salt(seed, step, "contacts/pool"), False
+            ).summed(x.shape[0])
             for step in range(steps)
         ])  # fmt: skip
     digits = sums.to(torch.int64).numpy()
