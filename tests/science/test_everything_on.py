@@ -16,6 +16,8 @@ FIELDS = ("stage", "infected_on", "due", "next_stage")
 SETTINGS = [
     "population.num_agents=20000",
     "run.steps=32",
+    # far more than per 100,000 of the shipped config, so that every way of infection happens within the run
+    "parameters.seeding=[{region: Auckland, number: 2000}, {region: Nelson, number: 20}, {number: 1000}]",
     "parameters.prior_infection={share: 0.1, against_infection: 0.5, against_severe: 0.8}",
     "parameters.importation=[{from: 2, to: 20, per_day: 10, region: Otago}, {from: 2022-01-30, per_day: 3}]",
     # where a step is a day, schools open within the run as well
