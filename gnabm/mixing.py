@@ -10,8 +10,9 @@ from scipy import special
 from torch import Tensor
 
 from gnabm.contacts import Mixing
+from gnabm.drawing import add_in_order, draw_contacts
 from gnabm.exchange import ShardGroup, exchange, exchange_columns, total
-from gnabm.messages import add_in_order, draw_contacts, nonzero_rows
+from gnabm.messages import nonzero_rows
 from gnabm.shard import MixingShard
 
 _TAIL = 1e-12

@@ -19,8 +19,9 @@ from torch import Tensor
 from gnabm.agents import Field
 from gnabm.contacts import Array, Edges, Mixing, Places
 from gnabm.errors import DataError
-from gnabm.exchange import ShardGroup, Solo, exchange, exchange_columns
-from gnabm.messages import nonzero_rows, transpose
+from gnabm.exchange import ShardGroup, Solo
+from gnabm.halo import Halo, connect, number
+from gnabm.messages import transpose
 from gnabm.population import Population
 
 _PLACES_PER_READ = 1 << 16
@@ -108,61 +109,6 @@ LayerShard = EdgeShard | PlaceShard | MixingShard
 
 
 @dataclass(frozen=True, eq=False)
-class Halo:
-    """Which owned rows each rank needs, and how many rows come from each.
-
-    Args:
-        send: For each rank the (n,) int64 owned rows that it needs, ascending.
-        receive: For each rank the number of rows that come from it.
-        first: For each rank the place of its rows in the numbering of sources.
-    """
-
-    send: list[Tensor]
-    receive: list[int]
-    first: list[int]
-
-    def dense(self, group: ShardGroup, x: Tensor) -> Tensor:
-        """All sources' values: the static exchange, differentiable in x.
-
-        Args:
-            group: The shards.
-            x: (num_owned, ...).
-
-        Returns:
-            (num_sources, ...).
-        """
-        if group.size == 1:
-            return x
-        received = exchange(group, [x.index_select(0, rows) for rows in self.send])
-        return torch.cat([*received[: group.rank], x, *received[group.rank + 1 :]])
-
-    def active(self, group: ShardGroup, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The sources that send something: only non-zero values cross the border.
-
-        Args:
-            group: The shards.
-            x: (num_owned,) float.
-
-        Returns:
-            (num_active,) int64 sources, ascending, and their (num_active,) values.
-        """
-        own = nonzero_rows(x)
-        value = x.index_select(0, own)
-        if group.size == 1:
-            return own, value
-        parts = []
-        for rows in self.send:
-            boundary = x.index_select(0, rows)
-            at = nonzero_rows(boundary)
-            parts.append((at.to(torch.int32), boundary.index_select(0, at)))
-        got = exchange_columns(group, parts)
-        sources = [at.to(torch.int64) + self.first[r] for r, (at, _) in enumerate(got)]
-        values = [v for _, v in got]
-        sources[group.rank], values[group.rank] = own + self.first[group.rank], value
-        return torch.cat(sources), torch.cat(values)
-
-
-@dataclass(frozen=True, eq=False)
 class Shard:
     """The rows [bounds[rank], bounds[rank + 1]) of a population.
 
@@ -210,7 +156,7 @@ def cut(population: Population, group: ShardGroup | None = None, bounds: Sequenc
     columns.setdefault("key", torch.arange(low, high, dtype=torch.int64))
     columns["key"] = columns["key"].to(torch.int64)
     raw: dict[str, Any] = {name: _read(layer, low, high) for name, layer in population.contacts.layers.items()}
-    sources, halo = _connect(raw, edges, group)
+    sources, halo = connect(raw, edges, group)
     layers = {
         name: _localise(name, layer, raw[name], sources, edges, group, halo)
         for name, layer in population.contacts.layers.items()
@@ -261,34 +207,12 @@ def _read_places(indptr: Array, member: Array, touched: NDArray[Any]) -> tuple[N
     return np.cumsum(np.concatenate(sizes)), np.concatenate(members) if members else np.empty(0, dtype=np.int64)
 
 
-def _connect(raw: dict[str, Any], bounds: tuple[int, ...], group: ShardGroup) -> tuple[NDArray[np.int64] | None, Halo]:
-    """Number the sources of all layers and tell each owner which of its rows are needed."""
-    if group.size == 1:
-        return None, Halo([torch.empty(0, dtype=torch.int64)], [0], [0])
-    low, high = bounds[group.rank], bounds[group.rank + 1]
-    needed = [np.empty(0, dtype=np.int64)]
-    for layer in raw.values():
-        rows = layer["rows"]
-        needed.append(np.unique(rows[(rows < low) | (rows >= high)]).astype(np.int64))
-    halo = np.unique(np.concatenate(needed))
-    ends = np.searchsorted(halo, bounds)
-    wanted = [torch.from_numpy(halo[ends[r] : ends[r + 1]].copy()) for r in range(group.size)]
-    send = [rows - low for rows in group.all_to_all(wanted)]
-    receive = [len(rows) for rows in wanted]
-    receive[group.rank] = high - low
-    first = np.concatenate([[0], np.cumsum(receive)[:-1]]).astype(int).tolist()
-    receive[group.rank] = 0
-    below = int(ends[group.rank])
-    sources = np.concatenate([halo[:below], np.arange(low, high, dtype=np.int64), halo[below:]])
-    return sources, Halo(send, receive, first)
-
-
 def _localise(
     name: str, layer: Edges | Places | Mixing, raw: dict[str, Any], sources: NDArray[np.int64] | None,
     bounds: tuple[int, ...], group: ShardGroup, halo: Halo,
 ) -> LayerShard:  # fmt: skip
     num_sources = bounds[-1] if sources is None else sources.size
-    rows = raw["rows"] if sources is None else _number(raw["rows"], sources, *bounds[group.rank : group.rank + 2])
+    rows = raw["rows"] if sources is None else number(raw["rows"], sources, *bounds[group.rank : group.rank + 2])
     if num_sources >= 2**31:
         raise DataError(f"a shard of {num_sources} sources is too large for 32-bit rows; use more shards")
     match layer:
@@ -316,15 +240,6 @@ def _localise(
             )  # fmt: skip
         case Mixing():
             return _localise_mixing(name, layer, raw["group"], bounds, group)
-
-
-def _number(rows: NDArray[Any], sources: NDArray[np.int64], low: int, high: int) -> NDArray[np.int64]:
-    """Places of global rows among the sources of the shard; only those of others are searched for."""
-    local = rows.astype(np.int64)
-    outside = np.flatnonzero((rows < low) | (rows >= high))
-    local += np.searchsorted(sources, low) - low
-    local[outside] = np.searchsorted(sources, rows[outside])
-    return local
 
 
 def _localise_mixing(

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gnabm.drawing import draw_contacts
 from gnabm.explanation import Draw, Race
-from gnabm.messages import draw_contacts
 from gnabm.neighbours import Asked, Neighbours
 from gnabm.random import key_bits, mix, salt, salts, uniform, unit_interval
 from gnabm.rule import Step

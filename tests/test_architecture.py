@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A module imports from its own group and from those before it, never from one after it.
 ORDER = """
-    errors units memory writers random messages race exchange local
-    < agents checks contacts population transmission < shard mixing neighbours sampling < rule < intervention
+    errors units memory writers random messages drawing race exchange local
+    < agents checks contacts population transmission halo < shard mixing neighbours sampling < rule < intervention
     < merge model observe linelist trajectory periods tracing < simulate < models nextgen infections explanation witness
     explain calibrate sensitivity neural
     < __init__ < testing config report < cli __main__ < graphs < cluster

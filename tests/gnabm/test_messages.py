@@ -6,10 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gnabm.drawing import add_in_order, draw_contacts
 from gnabm.messages import (
-    add_in_order,
     count_pairs,
-    draw_contacts,
     pull_edges,
     push_edges,
     push_places,

@@ -8,8 +8,8 @@ import torch
 from scipy import stats
 
 from gnabm import Contacts, Mixing, Population
+from gnabm.drawing import draw_contacts
 from gnabm.exchange import Solo
-from gnabm.messages import draw_contacts
 from gnabm.mixing import MixingTables, drawn_contacts, expected_sum
 from gnabm.random import salt
 from gnabm.shard import cut
