@@ -2,7 +2,9 @@
 #   make run            build New Zealand if needed and simulate it (ARGS="--set run.steps=30 --overwrite")
 #   make test           lint, types, and the quick tests      make test-slow   science at scale
 #   make check          lint and types                        make format      put the code in shape
-#   make bench          our SIR against its rivals            make wheel       dist/gnabm-*.whl
+#   make bench          all of benchmarks/RESULTS.md but      make bench-ladder   that, 1 to 330 million agents
+#                       the scale ladder                      make bench-compare  this tree against REV (HEAD)
+#   make wheel          dist/gnabm-*.whl
 #   make clean          remove the environment and all that was built, but not runs/
 # PYTHON=/path/to/python3.12 chooses the interpreter.
 
@@ -13,11 +15,12 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip -qq
 WHEELS ?= .cache/wheels
 ARGS   ?= --overwrite
+REV    ?= HEAD
 
 # The stamp carries the content of what it was made from, so a touched or restored file costs nothing.
 STAMP := $(VENV)/setup-$(shell cat pyproject.toml constraints.txt | cksum | tr ' ' -)
 
-.PHONY: run test test-slow check format bench wheel setup clean
+.PHONY: run test test-slow check format bench bench-ladder bench-compare wheel setup clean
 .DELETE_ON_ERROR:
 
 run: $(STAMP)
@@ -38,8 +41,20 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# TOOLS=/path/to/python of an environment with starsim and covasim measures them too.
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.sir --agents 1000000 5000000 --steps 100
+	$(BIN)/python -m benchmarks.edges
+	$(BIN)/python -m benchmarks.shards
+	$(BIN)/python -m benchmarks.country
+	$(BIN)/python -m benchmarks.profiling
+	$(if $(TOOLS),$(BIN)/python -m benchmarks.tools --python $(TOOLS))
+
+bench-ladder: $(STAMP)
+	$(BIN)/python -m benchmarks.ladder $(LADDER)
+
+bench-compare: $(STAMP)
+	$(BIN)/python -m benchmarks.compare $(REV) $(COMPARE)
 
 wheel: $(STAMP)
 	rm -rf build

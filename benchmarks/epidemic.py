@@ -72,7 +72,32 @@ def uniform_random_graph(num_agents: int, mean_degree: float = 10.0, seed: int =
     """Draw num_agents * mean_degree / 2 pairs uniformly; self-loops and repeated pairs are dropped."""
     rng = np.random.default_rng(seed)
     pairs = rng.integers(num_agents, size=(2, round(num_agents * mean_degree / 2)), dtype=np.int64)
-    low, high = np.minimum(*pairs), np.maximum(*pairs)
+    return _symmetric(num_agents, *pairs)
+
+
+def geographic_graph(num_agents: int, mean_degree: float = 10.0, local: float = 0.9, seed: int = 0) -> Graph:
+    """Draw pairs of which a share `local` lie within num_agents / 100 rows of each other and the rest anywhere.
+
+    Rows stand in geographic order: near rows are near places, and the ends are neighbours.
+    """
+    rng = np.random.default_rng(seed)
+    num_pairs, reach = round(num_agents * mean_degree / 2), num_agents // 100
+    one = rng.integers(num_agents, size=num_pairs, dtype=np.int64)
+    near = (one + rng.integers(-reach, reach + 1, size=num_pairs)) % num_agents
+    other = np.where(rng.random(num_pairs) < local, near, rng.integers(num_agents, size=num_pairs))
+    return _symmetric(num_agents, one, other)
+
+
+def in_random_order(graph: Graph, seed: int = 0) -> Graph:
+    """The same graph with its agents in random rows."""
+    row = np.random.default_rng(seed).permutation(graph.num_agents)
+    one, other = row[graph.target], row[graph.source]
+    return _symmetric(graph.num_agents, one[one < other], other[one < other])
+
+
+def _symmetric(num_agents: int, one: NDArray[np.int64], other: NDArray[np.int64]) -> Graph:
+    """Compress pairs of agents, each once in either order."""
+    low, high = np.minimum(one, other), np.maximum(one, other)
     key = np.unique((low * num_agents + high)[low != high])
     low, high = np.divmod(key, num_agents)
     key = np.concatenate([key, high * num_agents + low])

@@ -50,7 +50,7 @@ def describe() -> dict[str, str]:
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "system": platform.system() + " " + platform.machine(),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
@@ -60,12 +60,14 @@ def _processor() -> str:
     return found[1] if found else platform.processor() or "unknown processor"
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The revision that is checked out, and whether the files differ from it."""
+
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""
 
-    commit = git("rev-parse", "--short=12", "HEAD")
-    if not commit:
+    revision = git("rev-parse", "--short=12", "HEAD")
+    if not revision:
         return "not in a repository"
-    return commit + (" with uncommitted changes" if git("status", "--porcelain") else "")
+    return revision + (" with uncommitted changes" if git("status", "--porcelain") else "")

@@ -12,21 +12,36 @@ from benchmarks.epidemic import INFECTIOUS, SUSCEPTIBLE, Graph, Setting
 if TYPE_CHECKING:
     import torch
 
+    from benchmarks.kernel import Form
+    from gnabm import Model
+
 Run = Callable[[int], float]
 
 
-def gnabm_sir(graph: Graph, setting: Setting) -> Run:
+def shipped(graph: Graph, setting: Setting) -> Run:
     """The model that gnabm ships, on contacts made from an edge list."""
-    import gnabm
     from gnabm.models import epidemic
+
+    model = epidemic.sir(setting.transmission_rate, setting.recovery_rate, setting.initial_infected)
+    return _with_gnabm(graph, setting, model)
+
+
+def stranger(graph: Graph, setting: Setting) -> Run:
+    """Rules in plain PyTorch, see `benchmarks.stranger`."""
+    from benchmarks.stranger import model
+
+    return _with_gnabm(graph, setting, model(setting))
+
+
+def _with_gnabm(graph: Graph, setting: Setting, model: "Model") -> Run:
+    from gnabm import Contacts, Population, Simulation
     from gnabm.shard import cut
 
-    contacts = gnabm.Contacts.from_edges(graph.source, graph.target, num_agents=graph.num_agents)
-    model = epidemic.sir(setting.transmission_rate, setting.recovery_rate, setting.initial_infected)
-    shard = cut(gnabm.Population.of(contacts))  # both orders of the edges, as a matrix is made ready for its rival
+    contacts = Contacts.from_edges(graph.source, graph.target, num_agents=graph.num_agents)
+    shard = cut(Population.of(contacts))  # both orders of the edges, as a matrix is made ready for its rival
 
     def run(seed: int, steps: int = setting.steps) -> float:
-        simulation = gnabm.Simulation(model, shard, seed=seed)
+        simulation = Simulation(model, shard, seed=seed)
         for _ in range(steps):
             simulation.advance()
         return 1.0 - int(simulation.observed["stage_count"][0]) / graph.num_agents
@@ -35,21 +50,22 @@ def gnabm_sir(graph: Graph, setting: Setting) -> Run:
     return run
 
 
-def hand_written(graph: Graph, setting: Setting, draw_per_contact: bool) -> Run:
+def hand_written(graph: Graph, setting: Setting, form: "Form") -> Run:
     """A kernel for this one model, see `benchmarks.kernel`."""
     from benchmarks.kernel import prepare
 
-    return prepare(graph, setting, draw_per_contact)
+    return prepare(graph, setting, form)
 
 
-def torch_csr(graph: Graph, setting: Setting) -> Run:
-    """Contacts as a sparse matrix in torch."""
+def torch_csr(graph: Graph, setting: Setting, bits: int) -> Run:
+    """Contacts as a sparse matrix in torch, with indices of 32 or 64 bits."""
     import torch
 
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+    dtype = {32: torch.int32, 64: torch.int64}[bits]
     matrix = torch.sparse_csr_tensor(
-        torch.from_numpy(graph.indptr),
-        torch.from_numpy(graph.source).long(),
+        torch.from_numpy(graph.indptr).to(dtype),
+        torch.from_numpy(graph.source).to(dtype),
         torch.ones(graph.num_edges),
         (graph.num_agents, graph.num_agents),
         check_invariants=True,
@@ -115,12 +131,15 @@ def scipy_csr(graph: Graph, setting: Setting) -> Run:
     return run
 
 
-OURS, KERNEL, MESSAGE_PASSING = "gnabm", "kernel", "MessagePassing"
+OURS, STRANGER, KERNEL, CSR, MESSAGE_PASSING = "gnabm", "gnabm, stranger", "kernel", "torch CSR int32", "MessagePassing"
 RIVALS: dict[str, Callable[[Graph, Setting], Run]] = {
-    OURS: gnabm_sir,
-    KERNEL: partial(hand_written, draw_per_contact=False),
-    "kernel, draws": partial(hand_written, draw_per_contact=True),
-    "torch CSR": torch_csr,
+    OURS: shipped,
+    STRANGER: stranger,
+    KERNEL: partial(hand_written, form="hazards"),
+    "kernel, tuned": partial(hand_written, form="tuned"),
+    "kernel, draws": partial(hand_written, form="draws"),
+    CSR: partial(torch_csr, bits=32),
+    "torch CSR int64": partial(torch_csr, bits=64),
     "scipy CSR": scipy_csr,
     MESSAGE_PASSING: message_passing,
 }

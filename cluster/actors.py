@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from threading import Event, Thread
 from types import TracebackType
 from typing import Any
 
@@ -20,7 +23,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.rank import PeerLostError, Rank
@@ -34,34 +37,49 @@ GRACE_SECONDS = 5.0
 """How long to wait, once a rank failed, for the rank that is the cause."""
 
 
-class Actors:
-    """All shards as Ray actors; Ray is started when it is not running and then stopped again.
+class Ranks:
+    """The processes of a run, without a job yet: one Ray actor per shard.
+
+    They start in the background, so that the driver can plan meanwhile. One thread starts and ends them: what Ray
+    starts on this machine dies with the thread that started it.
 
     Args:
-        job: What to do.
-        population: The population when the job names no store; put once into the object store.
-
-    Raises:
-        CapacityError: The cluster has fewer CPUs than shards.
-        RunError: A rank died.
+        size: Number of shards.
+        threads: Threads of each rank; None shares the cores of a machine among the shards on it.
     """
 
-    def __init__(self, job: Job, population: Population | None) -> None:
-        self.size, self.step = len(job.bounds) - 1, -1
-        threads = job.threads or max(1, len(os.sched_getaffinity(0)) // self.size)
-        job = replace(job, threads=threads)
-        with ExitStack() as stack:
-            _start_ray(self.size, stack)
-            self.ranks = self._place(stack, threads)
-            host, port = ray.get(self.ranks[0].host.remote())
-            self._gather([rank.connect.remote(host, port) for rank in self.ranks])
-            shared = ray.put(job)
-            whole = None if population is None else ray.put(population)
-            self._gather([rank.build.remote(shared, whole) for rank in self.ranks])
-            self.step = 0
-            self.stack = stack.pop_all()
+    def __init__(self, size: int, threads: int | None) -> None:
+        self.size, self.threads = size, threads
+        self._started: Future[list[Any]] = Future()
+        self._ended = Event()
+        self._thread = Thread(target=self._live, name="ranks", daemon=True)
+        self._thread.start()
 
-    def _place(self, stack: ExitStack, threads: int) -> list[Any]:
+    def actors(self) -> list[Any]:
+        """The actors in the order of ranks, once they are placed; they may still be importing what they need.
+
+        Raises:
+            CapacityError: The cluster has fewer CPUs than shards.
+        """
+        return self._started.result()
+
+    def end(self) -> None:
+        """End the actors, and Ray if it was started here."""
+        self._ended.set()
+        self._thread.join()
+
+    def _live(self) -> None:
+        with ExitStack() as stack:
+            try:
+                _start_ray(self.size, stack)
+                actors = self._place(stack)
+            except BaseException as error:  # handed to the caller of `actors`, whatever it is
+                self._started.set_exception(error)
+                return
+            self._started.set_result(actors)
+            self._ended.wait()
+
+    def _place(self, stack: ExitStack) -> list[Any]:
         cpus = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
         if cpus < self.size:
             raise CapacityError(
@@ -78,13 +96,80 @@ class Actors:
                 "hold them); end other runs or use fewer shards"
             ) from error
         actor = ray.remote(num_cpus=1, max_restarts=0)(Rank)
-        ranks: list[Any] = []
+        threads = [self.threads] * self.size if self.threads else _fair_threads(group, self.size)
+        actors: list[Any] = []
         for rank in range(self.size):
             where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
-            made: Any = actor.options(scheduling_strategy=where).remote(rank, self.size, threads)
+            made: Any = actor.options(scheduling_strategy=where).remote(rank, self.size, threads[rank])
             stack.callback(ray.kill, made, no_restart=True)
-            ranks.append(made)
-        return ranks
+            actors.append(made)
+        return actors
+
+
+def _fair_threads(group: Any, size: int) -> list[int]:  # noqa: ANN401
+    """Threads of each rank: the cores of its machine, divided among the shards there."""
+    at = placement_group_table(group)["bundles_to_node_id"]
+    nodes = [at[rank] for rank in range(size)]
+    cores = {node["NodeID"]: int(node["Resources"].get("CPU", 1)) for node in ray.nodes()}  # type: ignore[no-untyped-call]
+    cores[ray.get_runtime_context().get_node_id()] = len(os.sched_getaffinity(0))  # Ray may have been told another
+    return [max(1, cores[node] // nodes.count(node)) for node in nodes]
+
+
+_ahead: list[Ranks] = []
+
+
+@contextmanager
+def started_ahead(size: int, threads: int | None) -> Iterator[None]:
+    """Start the ranks of the next run while it is still being planned.
+
+    Args:
+        size: Number of shards.
+        threads: Threads of each rank, or None.
+    """
+    ranks = Ranks(size, threads)
+    _ahead.append(ranks)
+    try:
+        yield
+    finally:
+        if ranks in _ahead:  # no run took them
+            _ahead.remove(ranks)
+            ranks.end()
+
+
+def _take(size: int, threads: int | None) -> Ranks:
+    """Ranks that were started ahead if they fit, else new ones."""
+    for ranks in _ahead:
+        if (ranks.size, ranks.threads) == (size, threads):
+            _ahead.remove(ranks)
+            return ranks
+    return Ranks(size, threads)
+
+
+class Actors:
+    """All shards as Ray actors; Ray is started when it is not running and then stopped again.
+
+    Args:
+        job: What to do.
+        population: The population when the job names no store; put once into the object store.
+
+    Raises:
+        CapacityError: The cluster has fewer CPUs than shards.
+        RunError: A rank died.
+    """
+
+    def __init__(self, job: Job, population: Population | None) -> None:
+        self.size, self.step = len(job.bounds) - 1, -1
+        with ExitStack() as stack:
+            ranks = _take(self.size, job.threads)
+            stack.callback(ranks.end)
+            self.ranks = ranks.actors()
+            host, port = ray.get(self.ranks[0].host.remote())
+            self._gather([rank.connect.remote(host, port) for rank in self.ranks])
+            shared = ray.put(replace(job, threads=None))  # a rank has its threads already
+            whole = None if population is None else ray.put(population)
+            self._gather([rank.build.remote(shared, whole) for rank in self.ranks])
+            self.step = 0
+            self.stack = stack.pop_all()
 
     def __enter__(self) -> Actors:
         """Return itself."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gnabm.contacts import Edges, Layer, Mixing, Places
+from gnabm.contacts import Edges, Mixing, Places
 from gnabm.population import Population
 
-_ENTRIES_PER_READ = 1 << 21
+_ENTRIES_PER_READ = 1 << 20
 _SHARDS_PER_PASS = 64
 
 
@@ -64,7 +65,8 @@ class Needed:
 def measure(population: Population, bounds: tuple[int, ...]) -> tuple[NDArray[np.int64], dict[str, Traffic]]:
     """Halo rows of each shard and the traffic of each layer.
 
-    Reads edges and memberships once per 64 shards, a piece at a time, and keeps up to 8 bytes per agent.
+    Reads edges and memberships once per 64 shards, a piece at a time, and keeps up to 8 bytes per agent; for one shard
+    nothing but the ends of the layers.
 
     Args:
         population: In memory or on disk.
@@ -76,28 +78,25 @@ def measure(population: Population, bounds: tuple[int, ...]) -> tuple[NDArray[np
     """
     edges = np.asarray(bounds, dtype=np.int64)
     shards = len(bounds) - 1
+    layers = {n: v for n, v in population.contacts.layers.items() if not isinstance(v, Mixing)}
+    if shards == 1:
+        return np.zeros(1, dtype=np.int64), {name: _all_of(layer) for name, layer in layers.items()}
     halos = []
-    traffic = {
-        name: Traffic(*(np.zeros(shards, dtype=np.int64) for _ in range(3)))
-        for name, layer in population.contacts.layers.items()
-        if not isinstance(layer, Mixing)
-    }
+    traffic = {name: Traffic(*np.zeros((3, shards), dtype=np.int64)) for name in layers}
     for low in range(0, shards, _SHARDS_PER_PASS):
         needed = Needed(edges, low, min(low + _SHARDS_PER_PASS, shards))
-        for name, layer in population.contacts.layers.items():
-            _count(layer, needed, traffic.get(name))
+        for name, layer in layers.items():
+            count = _count_edges if isinstance(layer, Edges) else _count_places
+            count(layer, needed, traffic[name])  # type: ignore[arg-type]
         halos.append(needed.count())
     return np.concatenate(halos), traffic
 
 
-def _count(layer: Layer, needed: Needed, traffic: Traffic | None) -> None:
-    match layer:
-        case Edges() if traffic is not None:
-            _count_edges(layer, needed, traffic)
-        case Places() if traffic is not None:
-            _count_places(layer, needed, traffic)
-        case _:
-            return
+def _all_of(layer: Edges | Places) -> Traffic:
+    """What one shard alone holds of a layer."""
+    held = layer.num_edges if isinstance(layer, Edges) else int(layer.member.shape[0])
+    places = 0 if isinstance(layer, Edges) else layer.num_places
+    return Traffic(*(np.array([n], dtype=np.int64) for n in (held, 0, places)))
 
 
 def _count_edges(layer: Edges, needed: Needed, traffic: Traffic) -> None:
@@ -112,37 +111,62 @@ def _count_edges(layer: Edges, needed: Needed, traffic: Traffic) -> None:
 
 
 def _count_places(layer: Places, needed: Needed, traffic: Traffic) -> None:
-    for first, last, indptr in _runs_of_places(layer):
-        member = np.asarray(layer.member[int(indptr[0]) : int(indptr[-1])])
-        if not member.size:
-            continue
+    mine = slice(needed.low, needed.high)
+    for indptr, member in runs_of_places(layer):
         size = np.diff(indptr)
-        filled = np.flatnonzero(size)
-        place = np.repeat(np.arange(last - first), size)
-        owner = np.searchsorted(needed.bounds, member, side="right") - 1
-        for shard in range(needed.low, needed.high):
-            own = np.zeros(last - first, dtype=np.int64)
-            own[filled] = np.add.reduceat(owner == shard, (indptr[:-1] - indptr[0])[filled])
-            visited = own > 0
-            traffic.held[shard] += int(size[visited].sum())
-            traffic.remote[shard] += int((size - own)[visited].sum())
-            traffic.places[shard] += int(np.count_nonzero(visited))
-            needed.bits[member[visited[place]]] |= needed.bit(shard)
+        filled = size > 0
+        # Members are ascending, so their owners are: the first and the last tell whether a place crosses a border.
+        first, last = (_owner(needed, member[at[filled]]) for at in (indptr[:-1], indptr[1:] - 1))
+        size, alone = size[filled], first == last
+        shards = traffic.held.size
+        traffic.held[mine] += np.bincount(first[alone], size[alone], shards).astype(np.int64)[mine]
+        traffic.places[mine] += np.bincount(first[alone], minlength=shards)[mine]
+        if not alone.all():
+            _count_crossing(member[np.repeat(~alone, size)], size[~alone], needed, traffic)
 
 
-def _runs_of_places(layer: Places) -> list[tuple[int, int, NDArray[np.int64]]]:
-    """Runs of whole places with about `_ENTRIES_PER_READ` members, and their indptr."""
-    runs = []
-    for low in range(0, layer.num_places, _ENTRIES_PER_READ):
-        high = min(low + _ENTRIES_PER_READ, layer.num_places)
-        indptr = np.asarray(layer.indptr[low : high + 1]).astype(np.int64)
-        first = 0
-        while first < high - low:
-            last = int(np.searchsorted(indptr, indptr[first] + _ENTRIES_PER_READ, side="right")) - 1
-            last = max(last, first + 1)
-            runs.append((low + first, low + last, indptr[first : last + 1]))
-            first = last
-    return runs
+def _count_crossing(member: NDArray[Any], size: NDArray[np.int64], needed: Needed, traffic: Traffic) -> None:
+    """Places with members on several shards."""
+    owner, start = _owner(needed, member), np.cumsum(size) - size
+    place = np.repeat(np.arange(size.size), size)
+    for shard in range(needed.low, needed.high):
+        own = np.add.reduceat(owner == shard, start, dtype=np.int64)
+        visited = own > 0
+        traffic.held[shard] += int(size[visited].sum())
+        traffic.remote[shard] += int((size - own)[visited].sum())
+        traffic.places[shard] += int(np.count_nonzero(visited))
+        needed.bits[member[visited[place]]] |= needed.bit(shard)
+
+
+def _owner(needed: Needed, rows: NDArray[Any]) -> NDArray[np.intp]:
+    return np.searchsorted(needed.bounds, rows, side="right") - 1
+
+
+def runs_of_places(layer: Places) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+    """All places in runs of about 2^20 members: as `run_of_places`."""
+    first = 0
+    while first < layer.num_places:
+        indptr, member = run_of_places(layer, first, _ENTRIES_PER_READ)
+        yield indptr, member
+        first += indptr.size - 1
+
+
+def run_of_places(layer: Places, first: int, entries: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """At least one whole place, and more while their members are few enough.
+
+    Args:
+        layer: In memory or on disk; only these places are read.
+        first: First place.
+        entries: Members to read.
+
+    Returns:
+        (num_places + 1,) indptr that begins at 0, and the members.
+    """
+    mean = max(1.0, layer.member.shape[0] / layer.num_places)
+    indptr = np.asarray(layer.indptr[first : min(first + 1 + int(entries / mean), layer.num_places) + 1])
+    fit = max(1, int(np.searchsorted(indptr, indptr[0] + entries, side="right")) - 1)
+    begin, end = int(indptr[0]), int(indptr[fit])
+    return indptr[: fit + 1].astype(np.int64) - begin, np.asarray(layer.member[begin:end])
 
 
 def drawn_across(layer: Mixing, bounds: tuple[int, ...]) -> tuple[float, float]:

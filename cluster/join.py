@@ -109,7 +109,7 @@ def run_local(
             for name, value in run.advance().items():
                 observed[name].append(value)
             for name in record:
-                fields[name].append(as_numpy(run.agents.columns[name]))
+                fields[name].append(as_numpy(run.agents.columns[name]).copy())
         schema = Schema.of(model, shard, observed=run.observed, dt=dt, start=start, record=record)
         stacked = {n: torch.stack(v) if v else torch.zeros(schema.shape(n)) for n, v in observed.items()}
         attributes |= {} if loss is None else {"loss": _backward(loss(stacked), group.rank)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -10,7 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from cluster.bounds import grain, row_work, split
+from cluster.cost import BUSY_SHARE, Load
+from cluster.footprint import footprint, item_size
 from cluster.halo import Traffic, drawn_across, measure
+from cluster.sizes import edge_contacts, place_contacts
 from cluster.space import amount
 from gnabm.agents import Stages
 from gnabm.contacts import Contacts, Edges, Mixing, Places
@@ -19,25 +23,20 @@ from gnabm.linelist import ROW_BYTES
 from gnabm.model import Model
 from gnabm.population import Population
 from gnabm.simulate import check_record, check_steps
-from gnabm.trajectory import TIME_CHUNK
 
-PROCESS_BYTES = 600 << 20
-"""Resident memory of a process with the interpreter, torch and the compiled kernels; measured on Linux."""
-DRIVER_BYTES = 640 << 20
-"""The process that starts actors, and Ray's own beside it; measured on Linux."""
-DRIVER_BYTES_PER_AGENT = 36
-"""What the driver reads of a population, to plan the run and to make its model; measured, see `plan`."""
-STEP_BYTES = 110
-"""Bytes per owned row for the temporaries of a step: flags, hazards, probabilities, indices; measured, see `plan`."""
-ACTIVE_SHARE = 0.3
-"""Share of the agents that draw contacts at the peak of a strong epidemic."""
-DRAWN_BYTES = 24
-"""Bytes per drawn contact: sender, group, index, target, value; kept while the layers of a step are added up."""
-TRACED_BYTES = 64
-"""Bytes per owned row of a run that records infections: records of the steps not yet written, keys of those who drew
-contacts; measured, see `plan`."""
-SLACK = 1.2
-"""Over what is counted: allocator, pieces of a store while they are read; measured, see `plan`."""
+PROCESS_BYTES = 510 << 20
+"""Resident memory of a process with the interpreter, torch and the compiled kernels; measured on Linux. The first run
+of all compiles the kernels, which takes 150 MiB more."""
+ACTOR_BYTES = 545 << 20
+"""The same for a process of Ray."""
+DRIVER_BYTES = 1060 << 20
+"""The process that starts actors, and Ray's own beside it, half each; measured on Linux."""
+DRIVER_BYTES_PER_AGENT = 6
+"""What the driver of actors reads of a population at once, to make its model and to plan."""
+SENT_BYTES = 8
+"""Bytes of a row that crosses a border: its place in the list of the border, and its value."""
+CROSSING_BYTES = 12
+"""Bytes of a drawn contact that crosses: its seat and its value."""
 _ROWS_PER_READ = 1 << 20
 
 
@@ -67,9 +66,9 @@ class ShardPlan:
         num_agents: Rows that it owns.
         work: Messages that a step reads, and its rows; what the shards are balanced by.
         halo_rows: Rows that it reads from others.
-        halo_bytes: Bytes that it receives per step and field sent, at most: every halo row (value and
-            position, 8 bytes) and every contact that crosses on average (value, group and index, 20 bytes).
-        held_memory: Bytes of the arrays that it keeps: columns, layers and the rows that it sends.
+        halo_bytes: Bytes that it receives per step and field sent, if everyone sends: every halo row (`SENT_BYTES`)
+            and every contact that crosses on average (`CROSSING_BYTES`).
+        held_memory: Bytes of the arrays that it keeps: columns, layers, state, recorded steps.
         peak_memory: Estimated peak resident memory in bytes, that of its process included where it has its own.
     """
 
@@ -97,6 +96,7 @@ class Plan:
         memory: Estimated peak memory of the driver and all shards together, in bytes.
         disk: Upper bound of the trajectory in bytes: fields and infections uncompressed, one infection for each agent.
         record: Recorded fields.
+        seconds: Roughly the seconds of a step: in the quiet, and while a tenth of the agents is infectious.
     """
 
     num_agents: int
@@ -108,11 +108,12 @@ class Plan:
     memory: int
     disk: int
     record: tuple[str, ...]
+    seconds: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts."""
         plain = asdict(self)
-        return {**plain, "shards": list(plain["shards"]), "record": list(self.record)}
+        return {**plain, "shards": list(plain["shards"]), "record": list(self.record), "seconds": list(self.seconds)}
 
 
 def plan(
@@ -124,13 +125,13 @@ def plan(
     record: Sequence[str] = (),
     transport: Literal["auto", "local", "actors"] = "auto",
     infections: bool = False,
+    threads: int | None = None,
 ) -> Plan:
     """Count what a run will need; reads the graph in bounded pieces.
 
-    Memory counts the arrays that a shard holds and the temporaries of a step at the peak of an epidemic; its constants
-    are rounded upwards from the peak resident memory of runs of New Zealand (5,174,700 agents, 180 steps, 2 shards as
-    actors: 1.15 to 1.25 GiB per shard, 0.62 GiB for the driver, 0.14 GiB for Ray; recording 3.8M infections took 0.32
-    GiB more on one shard).
+    Memory is counted array by array (`cluster.footprint`), for an epidemic in which a fifth of the agents is infectious
+    at the peak. It is meant to lie between 5 % under and 15 % over the peak resident memory; `python -m
+    benchmarks.memory` measures how far it does.
 
     Args:
         population: In memory or on disk.
@@ -140,6 +141,7 @@ def plan(
         record: State fields to store.
         transport: As for `run`: shards that are `local` share one process, actors have a process each and a driver.
         infections: Whether who infected whom is stored; one infection for each agent is counted on.
+        threads: Threads of each shard; by default the cores of this machine, divided by the shards.
 
     Raises:
         ConfigError: There are fewer blocks than shards, or the transport is unknown.
@@ -153,40 +155,62 @@ def plan(
     halo, traffic = measure(whole, bounds)
     layers = {n: _layer_plan(whole, layer, traffic.get(n), bounds) for n, layer in whole.contacts.layers.items()}
     work = [_work(whole, low, high) for low, high in pairwise(bounds)]
-    owned = np.diff(bounds)
-    mixed = [layer for layer in layers.values() if layer.kind == "mixing"]
-    crossing = sum(layer.size * layer.cut for layer in mixed) * owned / whole.num_agents
-    drawn = sum(layer.size for layer in mixed) * owned / whole.num_agents
+    share = np.diff(bounds) / whole.num_agents
+    drawn = sum(layer.size for layer in layers.values() if layer.kind == "mixing")
+    crossing = sum(layer.size * layer.cut for layer in layers.values() if layer.kind == "mixing")
     driver, process = _processes(whole.num_agents, shards, transport)
-    per_row = STEP_BYTES + TRACED_BYTES * infections
     if driver and infections:
-        driver += TRACED_BYTES * whole.num_agents
+        driver += ROW_BYTES * whole.num_agents
     sizes = []
-    for rank in range(shards):
-        rows, border = int(owned[rank]), int(halo[rank])
-        held, reading = _held(whole, traffic, rank, rows, border, shards)
-        step = per_row * rows + 12 * border + int(ACTIVE_SHARE * DRAWN_BYTES * drawn[rank])
-        peak = process + _working(model, held, reading, step, rows, record)
-        sent = int(8 * border + 20 * crossing[rank])
-        sizes.append(ShardPlan(bounds[rank], rows, work[rank], border, sent, held, peak))
-    memory = driver + sum(s.peak_memory for s in sizes)
-    balance = max(work) / (sum(work) / shards)
+    for rank, (low, high) in enumerate(pairwise(bounds)):
+        border = int(halo[rank])
+        found = footprint(
+            whole, model, traffic, rank, high - low, border, drawn * share[rank], record, infections=infections
+        )
+        sent = int(SENT_BYTES * border + CROSSING_BYTES * crossing * share[rank])
+        sizes.append(ShardPlan(low, high - low, work[rank], border, sent, found.held, process + found.peak))
+    at_once = 1 if transport == "local" else shards
+    cores = threads or max(1, len(os.sched_getaffinity(0)) // at_once)
     return Plan(
         whole.num_agents,
         steps,
         layers,
         tuple(sizes),
-        balance,
+        max(work) / (sum(work) / shards),
         driver,
-        memory,
+        driver + sum(s.peak_memory for s in sizes),
         _disk(whole, model, steps, record) + ROW_BYTES * whole.num_agents * infections,
         tuple(record),
+        _seconds(layers, sizes, whole.num_agents, cores, at_once),
     )
 
 
+def _seconds(
+    layers: Mapping[str, LayerPlan], shards: Sequence[ShardPlan], num_agents: int, threads: int, at_once: int
+) -> tuple[float, float]:
+    """Seconds of a quiet and of a busy step, of the largest shard or of all one after the other."""
+    links = sum(layer.size for layer in layers.values() if layer.kind != "mixing") / num_agents
+    drawn = sum(layer.size for layer in layers.values() if layer.kind == "mixing") / num_agents
+    slowest = max(shards, key=lambda shard: shard.work)
+    load = Load(slowest.num_agents, len(layers), links, drawn, slowest.halo_bytes, len(shards))
+    turns = len(shards) // at_once
+    return turns * load.seconds(0.0, threads), turns * load.seconds(BUSY_SHARE, threads)
+
+
 def _work(population: Population, low: int, high: int) -> int:
-    pieces = range(low, high, _ROWS_PER_READ)
-    return sum(int(row_work(population, at, min(at + _ROWS_PER_READ, high)).sum()) for at in pieces)
+    if high - low < population.num_agents:
+        pieces = range(low, high, _ROWS_PER_READ)
+        return sum(int(row_work(population, at, min(at + _ROWS_PER_READ, high)).sum()) for at in pieces)
+    total = population.num_agents
+    for layer in population.contacts.layers.values():
+        match layer:
+            case Edges():
+                total += layer.num_edges
+            case Places():
+                total += int(layer.member.shape[0])
+            case Mixing():
+                total += population.num_agents
+    return total
 
 
 def _layer_plan(
@@ -200,85 +224,19 @@ def _layer_plan(
     held, remote = int(traffic.held.sum()), int(traffic.remote.sum())
     across = remote / held if held else 0.0
     if isinstance(layer, Edges):
-        return LayerPlan("edges", layer.num_edges, _edge_contacts(layer) / agents, across)
-    return LayerPlan("places", int(layer.member.shape[0]), _place_contacts(layer) / agents, across)
-
-
-def _edge_contacts(layer: Edges) -> float:
-    if layer.weight is None:
-        return float(layer.num_edges)
-    pieces = range(0, layer.num_edges, _ROWS_PER_READ)
-    return float(sum(np.asarray(layer.weight[at : at + _ROWS_PER_READ]).sum(dtype=np.float64) for at in pieces))
-
-
-def _place_contacts(layer: Places) -> float:
-    contacts = 0.0
-    activity = None if layer.activity is None else np.asarray(layer.activity[:], dtype=np.float64)
-    for at in range(0, layer.num_places, _ROWS_PER_READ):
-        indptr = np.asarray(layer.indptr[at : min(at + _ROWS_PER_READ, layer.num_places) + 1], dtype=np.int64)
-        size = indptr[1:] - indptr[:-1]
-        pairs = (size * np.maximum(size - 1, 0)).astype(np.float64)
-        if activity is not None:
-            active = activity[np.asarray(layer.member[int(indptr[0]) : int(indptr[-1])])]
-            place = np.repeat(np.arange(size.size), size)
-            pairs = np.bincount(place, active, size.size) ** 2 - np.bincount(place, active**2, size.size)
-        contacts += float((pairs * layer.weights(size).astype(np.float64)).sum())
-    return contacts
+        return LayerPlan("edges", layer.num_edges, edge_contacts(layer) / agents, across)
+    return LayerPlan("places", int(layer.member.shape[0]), place_contacts(layer) / agents, across)
 
 
 def _processes(num_agents: int, shards: int, transport: str) -> tuple[int, int]:
     """Bytes besides the shards', and of the process of each shard."""
     if transport == "actors" or (transport == "auto" and shards > 1):
-        return DRIVER_BYTES + DRIVER_BYTES_PER_AGENT * num_agents, PROCESS_BYTES
+        return DRIVER_BYTES + DRIVER_BYTES_PER_AGENT * num_agents, ACTOR_BYTES
     return (PROCESS_BYTES, 0) if shards > 1 else (0, PROCESS_BYTES)
 
 
-def _held(
-    population: Population, traffic: Mapping[str, Traffic], rank: int, owned: int, halo: int, shards: int
-) -> tuple[int, int]:
-    """Bytes of the arrays that a shard keeps, and that reading its layers takes besides."""
-    sources = owned + halo
-    held = 8 * owned * ("key" not in population.columns) + 8 * halo  # keys, rows to send
-    held += sum(owned * (8 if name == "key" else column.dtype.itemsize) for name, column in population.columns.items())
-    reading = 0
-    for name, layer in population.contacts.layers.items():
-        kept, peak = _layer_memory(layer, traffic.get(name), rank, owned, sources, shards)
-        held, reading = held + kept, max(reading, peak) if shards == 1 else reading + peak
-    return int(held), int(reading)
-
-
-def _working(model: Model, held: int, reading: int, step: int, owned: int, record: Sequence[str]) -> int:
-    """Peak of a rank besides its process: what its shard holds, the state, and the reading, the step or the writing."""
-    state = sum(_item(kind) for kind in model.state.values()) * owned
-    recorded = TIME_CHUNK * owned * sum(_item(model.state[name]) for name in record)
-    groups = 4 * owned
-    stacked = TIME_CHUNK * owned * max((_item(model.state[name]) for name in record), default=0)  # as it is written
-    return int(SLACK * (held + state + groups + max(reading, recorded + max(step, stacked))))
-
-
-def _item(kind: Any) -> int:  # noqa: ANN401
-    return 1 if isinstance(kind, Stages) else int(kind.dtype.itemsize)
-
-
-def _layer_memory(
-    layer: Edges | Places | Mixing, traffic: Traffic | None, rank: int, owned: int, sources: int, shards: int
-) -> tuple[int, int]:
-    """Bytes that a layer keeps, and that reading it takes besides."""
-    if isinstance(layer, Mixing):
-        starts = 8 * (1 + layer.matrix.shape[0] * (shards + 2))  # of the groups, here and on every shard
-        return 17 * owned + starts, 17 * owned
-    assert traffic is not None
-    messages, places = int(traffic.held[rank]), int(traffic.places[rank])
-    if isinstance(layer, Edges):
-        one = 4 + (4 if layer.weight is not None else 0)
-        # By target as stored, and by source for the push form.
-        return 2 * one * messages + 8 * (owned + sources + 2), 16 * messages
-    active = 0 if layer.activity is None else 4 * sources
-    return 4 * (owned + sources + messages) + active + 12 * places + 8, 20 * messages
-
-
 def _disk(population: Population, model: Model, steps: int, record: Sequence[str]) -> int:
-    fields = sum(_item(model.state[name]) for name in record) * population.num_agents * steps
+    fields = sum(item_size(model.state[name]) for name in record) * population.num_agents * steps
     keys = 8 * population.num_agents if record else 0
     cells = 0
     for observable in model.observe:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import numba
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -14,7 +21,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from cluster.worker import Job, Worker
 from gnabm.errors import RunError
-from gnabm.exchange import as_bits
+from gnabm.exchange import Pending, ShardGroup, Traffic, as_bits
 from gnabm.population import Population
 from gnabm.random import use_torch_threads
 
@@ -33,11 +40,12 @@ _DISAGREE = (
 )
 
 
-class GlooGroup:
+class GlooGroup(ShardGroup):
     """The process group as one rank sees it.
 
     A message travels in a frame of fixed size together with its length, so that a short one costs a single round; what
-    does not fit follows from rank to rank.
+    does not fit follows from rank to rank. An exchange that is started goes on in a thread while the rank works; all
+    others are made where they are called, after it, so that every rank makes them in one order.
 
     Args:
         rank: This rank.
@@ -45,59 +53,108 @@ class GlooGroup:
     """
 
     def __init__(self, rank: int, size: int) -> None:
-        self.rank, self.size, self.calls = rank, size, 0
-        self.frame = max(1 << 10, (1 << 17) // size // 64 * 64)  # whole words of any type
+        self.rank, self.size, self.traffic = rank, size, Traffic()
+        self.calls = 0
+        frame = max(1 << 10, (1 << 17) // size // 64 * 64)  # whole words of any type
+        self.leaving, self.arriving = (torch.zeros(size, frame, dtype=torch.uint8) for _ in range(2))
+        self.room = frame - _HEADER
+        self.thread = ThreadPoolExecutor(1, "exchange")
+        self.under_way: Future[list[Tensor]] | None = None
+
+    def start(self, parts: Sequence[Tensor]) -> Pending:
+        """Begin to send parts[r] to rank r."""
+        self._settle()
+        self.under_way = self.thread.submit(self._exchange, parts, self._agreed(parts))
+        return _UnderWay(self, self.under_way)
 
     def all_to_all(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Send parts[r] to rank r; returns what each rank sent here."""
+        with self.waiting():
+            self._settle()
+            return self._exchange(parts, self._agreed(parts))
+
+    def all_reduce(self, value: Tensor) -> Tensor:
+        """Sum of an int64 tensor over the shards."""
+        self.traffic.exchanges += 1
+        summed = value.clone()
+        with self.waiting():
+            self._settle()
+            try:
+                dist.all_reduce(summed)
+            except RuntimeError as error:
+                raise _lost(error, "all_reduce") from error
+        return summed
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time as spent for others."""
+        began = time.perf_counter()
+        yield
+        self.traffic.seconds += time.perf_counter() - began
+
+    def _settle(self) -> None:
+        if self.under_way is not None:
+            self.under_way.result()
+
+    def _agreed(self, parts: Sequence[Tensor]) -> int:
+        """What all ranks must say alike at this exchange; counts it."""
+        self.calls += 1
+        self.traffic.exchanges += 1
+        self.traffic.bytes += sum(p.numel() * p.element_size() for r, p in enumerate(parts) if r != self.rank)
+        return zlib.crc32(f"{self.calls} {parts[0].dtype} {tuple(parts[0].shape[1:])}".encode())
+
+    def _exchange(self, parts: Sequence[Tensor], call: int) -> list[Tensor]:
         # The exchange's adjoint stands for the gradient of what goes over the wire.
         sent = [as_bits(p, torch.uint8) for p in parts]
-        frames = torch.zeros(self.size, self.frame, dtype=torch.uint8)
-        self.calls += 1
-        call = zlib.crc32(f"{self.calls} {parts[0].dtype} {tuple(parts[0].shape[1:])}".encode())
-        for frame, part in zip(frames, sent, strict=True):
-            frame[:_HEADER].view(torch.int64)[:] = torch.tensor([part.numel(), call])
-            fits = part[: self.frame - _HEADER]
-            frame[_HEADER : _HEADER + fits.numel()] = fits
-        arrived = torch.empty_like(frames)
+        self.leaving.numpy()[:, :_HEADER].view(np.int64)[:] = [(part.numel(), call) for part in sent]
+        for frame, part in zip(self.leaving.numpy(), sent, strict=True):
+            frame[_HEADER : _HEADER + part.numel()] = part[: self.room].numpy()
         try:
-            dist.all_to_all_single(arrived, frames)
-            headers = arrived[:, :_HEADER].contiguous().view(torch.int64)
-            if bool((headers[:, 1] != call).any()):
+            dist.all_to_all_single(self.arriving, self.leaving)
+            sizes, calls = self.arriving.numpy()[:, :_HEADER].view(np.int64).T
+            if (calls != call).any():
                 raise RunError(_DISAGREE)
-            received = self._rest(arrived, headers[:, 0].tolist(), sent)
+            received = self._rest(sizes.tolist(), sent)
         except RuntimeError as error:
             raise error if isinstance(error, RunError) else _lost(error, "all_to_all") from error
         received[self.rank] = sent[self.rank]
         return [r.view(parts[0].dtype).reshape(-1, *parts[0].shape[1:]) for r in received]
 
-    def _rest(self, arrived: Tensor, sizes: list[int], sent: list[Tensor]) -> list[Tensor]:
+    def _rest(self, sizes: list[int], sent: list[Tensor]) -> list[Tensor]:
         """Whole messages: what came in the frames, and the rest of those that are longer."""
-        room = self.frame - _HEADER
         received, pending = [], []
-        for rank, (frame, size) in enumerate(zip(arrived, sizes, strict=True)):
+        for rank, (frame, size) in enumerate(zip(self.arriving.numpy(), sizes, strict=True)):
             whole = torch.empty(size if rank != self.rank else 0, dtype=torch.uint8)
             received.append(whole)
             if rank == self.rank:
                 continue
-            whole[:room] = frame[_HEADER : _HEADER + min(size, room)]
-            if sent[rank].numel() > room:
-                pending.append(dist.isend(sent[rank][room:], rank))
-            if size > room:
-                pending.append(dist.irecv(whole[room:], rank))
+            whole.numpy()[: self.room] = frame[_HEADER : _HEADER + min(size, self.room)]
+            if sent[rank].numel() > self.room:
+                pending.append(dist.isend(sent[rank][self.room :], rank))
+            if size > self.room:
+                pending.append(dist.irecv(whole[self.room :], rank))
         for work in pending:
             if work is not None:
                 work.wait()
         return received
 
-    def all_reduce(self, value: Tensor) -> Tensor:
-        """Sum of an int64 tensor over the shards."""
-        summed = value.clone()
-        try:
-            dist.all_reduce(summed)
-        except RuntimeError as error:
-            raise _lost(error, "all_reduce") from error
-        return summed
+
+@dataclass(frozen=True, eq=False)
+class _UnderWay:
+    """An exchange in the thread of a group.
+
+    Args:
+        group: The group.
+        result: What comes of it.
+    """
+
+    group: GlooGroup
+    result: Future[list[Tensor]]
+
+    def wait(self) -> list[Tensor]:
+        """What each rank sent here."""
+        with self.group.waiting():
+            return self.result.result()
 
 
 def _lost(error: RuntimeError, name: str) -> PeerLostError:
@@ -117,6 +174,10 @@ class Rank:
     """
 
     def __init__(self, rank: int, size: int, threads: int) -> None:
+        # Read when the first kernel is launched: without it numba's pool has a thread for every core of the machine.
+        # OpenMP begins with one: Ray sees to that.
+        os.environ["NUMBA_NUM_THREADS"] = str(threads)
+        numba.config.reload_config()  # type: ignore[no-untyped-call]
         torch.set_num_threads(threads)
         use_torch_threads()
         self.rank, self.size = rank, size

@@ -59,7 +59,7 @@ class Recorder:
         item = sum(np.dtype(dtype).itemsize for dtype in schema.record.values())
         cells = sum(8 * int(np.prod(schema.shape(name)[1:])) for name in schema.dims)
         needed = job.steps * (item * schema.num_agents + cells) + ROW_BYTES * schema.num_agents * job.infections
-        keys = np.asarray(population.columns["key"][:]) if record_keys(population, job.record) else None
+        keys = population.columns["key"] if record_keys(population, job.record) else None
         if job.state is None:  # a run that goes on takes this over with its first steps
             attributes = {**initial_counts(crew.each("observed")[0]), **attributes}
         with telling_of_space(job.path, needed):

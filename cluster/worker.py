@@ -6,7 +6,7 @@ import resource
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from gnabm.population import Population
 from gnabm.random import use_torch_threads
 from gnabm.shard import cut
 from gnabm.simulate import Simulation, as_numpy
-from gnabm.trajectory import Schema, TrajectoryStore
+from gnabm.trajectory import TIME_CHUNK, Schema, TrajectoryStore
 from graphs.store import open_graph
 
 
@@ -78,7 +78,10 @@ class RankReport:
         num_owned: Rows that it owns.
         num_halo: Rows that it reads from others.
         peak_rss: Peak resident memory of its process in bytes; ranks of one process report the same.
-        seconds: Wall-clock seconds by phase: read, initial, step, write.
+        seconds: Wall-clock seconds by phase: read, initial, step, write; and exchange, the part of the steps in which
+            the rank did nothing but wait for others.
+        exchanges: Number of exchanges in the steps, sums of observables included.
+        exchange_bytes: Bytes that the rank sent to others in the steps.
     """
 
     rank: int
@@ -87,6 +90,8 @@ class RankReport:
     num_halo: int
     peak_rss: int
     seconds: Mapping[str, float]
+    exchanges: int
+    exchange_bytes: int
 
 
 class Worker:
@@ -121,7 +126,12 @@ class Worker:
                 snapshot=snapshot,
                 infections=job.infections,
             )
-        self.buffer: dict[str, list[np.ndarray]] = {name: [] for name in job.record}
+        kept = () if job.path is None else job.record
+        columns = {name: as_numpy(self.simulation.agents.columns[name]) for name in kept}
+        steps = min(TIME_CHUNK, job.steps)
+        self.buffer = {name: np.empty((steps, *column.shape), column.dtype) for name, column in columns.items()}
+        self.buffered = 0
+        self.at_start = replace(group.traffic)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -148,13 +158,14 @@ class Worker:
         """Make one step; rank 0 returns its observables, which all ranks have."""
         with self._phase("step"):
             observed = self.simulation.advance()
+        with self._phase("write"):
             for name, steps in self.buffer.items():
-                # Columns are replaced, never changed in place, so the view stays what it is.
-                steps.append(as_numpy(self.simulation.agents.columns[name]))
+                steps[self.buffered] = as_numpy(self.simulation.agents.columns[name])
+            self.buffered += 1
         return observed if self.group.rank == 0 else None
 
     def write(self, first: int, count: int) -> None:
-        """Write the first steps of the buffer to this rank's rows of the store, and forget the buffer.
+        """Write the first steps of the buffer to this rank's rows of the store, and begin it anew.
 
         Args:
             first: Step of the first buffered one.
@@ -163,14 +174,13 @@ class Worker:
         Raises:
             RunError: There is no space left on the device.
         """
-        if self.job.path is None or not self.buffer:
+        self.buffered = 0
+        if self.job.path is None or not self.buffer or not count:
             return
         with self._phase("write"), telling_of_space(self.job.path):
             store = TrajectoryStore(self.job.path)
             for name, steps in self.buffer.items():
-                if count:
-                    store.write_field(name, first, self.shard.first_row, np.stack(steps[:count]))
-                steps.clear()
+                store.write_field(name, first, self.shard.first_row, steps[:count])
 
     def infections(self, until: int) -> tuple[Legend, Batch]:
         """Hand over the infections of this rank's agents in the steps before `until`, and what their codes mean."""
@@ -191,4 +201,9 @@ class Worker:
         """Memory and seconds of this rank."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         halo = sum(self.shard.halo.receive)
-        return RankReport(self.group.rank, self.shard.first_row, self.shard.num_owned, halo, peak, dict(self.seconds))
+        now, then = self.group.traffic, self.at_start
+        return RankReport(
+            self.group.rank, self.shard.first_row, self.shard.num_owned, halo, peak,
+            {**self.seconds, "exchange": now.seconds - then.seconds}, now.exchanges - then.exchanges,
+            now.bytes - then.bytes,
+        )  # fmt: skip

@@ -6,14 +6,17 @@ is, whatever row it has: every draw hangs on it.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from gnabm.columns import Columns, Keys
 from gnabm.errors import DataError, KindError, ShapeError, UnknownFieldError, nearest
+from gnabm.messages import rows_where
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Stage:
     def __init__(self, family: Stages, codes: Tensor, flags: Tensor | None = None) -> None:
         self.family, self.codes, self.flags = family, codes, flags
         self._is: dict[int, Tensor] = {}
+        self._rows: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -124,6 +128,18 @@ class Stage:
             # Kept, because messages of one field share one exchange: they recognise the field by its tensor.
             self._is[int(stage)] = self.codes == int(stage) if self.flags is None else self.flags.select(1, int(stage))
         return self._is[int(stage)]
+
+    def rows(self, stage: StageName) -> Tensor:
+        """(n,) int64 rows in a stage, ascending."""
+        self._check(stage)
+        if int(stage) not in self._rows:
+            self._rows[int(stage)] = rows_where(self.codes, int(stage))
+        return self._rows[int(stage)]
+
+    def all_in(self, stage: StageName, rows: Tensor) -> Stage:
+        """The stage of some rows (n,) that have all entered one."""
+        self._check(stage)
+        return Stage(self.family, torch.full(rows.shape, int(stage), dtype=torch.uint8))
 
     def move(self, source: StageName, target: StageName, moving: Tensor) -> Stage:
         """Move the agents of one stage for which `moving` holds to another; the others stay.
@@ -175,9 +191,10 @@ class Agents:
     `agents.everyone` is the record of all rows, which is what messages are sent from.
 
     Args:
-        columns: Columns with equal numbers of rows; `key` among them.
+        columns: State columns with equal numbers of rows; without attributes, `key` among them.
         fields: What the columns mean.
         rows: (num_rows,) int64 rows of `everyone` that this record shows, or None for all.
+        attributes: Columns of the population, `key` among them, read when they are first asked for.
     """
 
     def __init__(
@@ -185,13 +202,16 @@ class Agents:
         columns: Mapping[str, Column],
         fields: Mapping[str, Field] | None = None,
         rows: Tensor | None = None,
+        attributes: Columns | None = None,
     ) -> None:
-        if "key" not in columns:
+        if "key" not in columns and attributes is None:
             raise UnknownFieldError("agents need a column `key`; use torch.arange(num_agents) when rows are identity")
         lengths = {name: len(column) for name, column in columns.items()}
-        if len(set(lengths.values())) > 1:
+        if len({*lengths.values(), *([] if attributes is None else [attributes.keys_of_rows.number])}) > 1:
             raise ShapeError(f"columns must have one row per agent, got {lengths}")
-        self._columns, self._fields, self._rows = dict(columns), dict(fields or {}), rows
+        self._state, self._fields, self._rows, self._attributes = dict(columns), dict(fields or {}), rows, attributes
+        known = self._state if attributes is None else ChainMap(self._state, cast("dict[str, Column]", attributes))
+        self._columns: Mapping[str, Column] = known
         self._taken: dict[str, Column] = {}
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
@@ -203,10 +223,14 @@ class Agents:
         if self._rows is None:
             return self._columns[name]
         if name not in self._taken:
-            column = self._columns[name]
-            taken = column.take(self._rows) if isinstance(column, Stage) else column.index_select(0, self._rows)
-            self._taken[name] = taken
+            self._taken[name] = self._at(name, self._rows)
         return self._taken[name]
+
+    def _at(self, name: str, rows: Tensor) -> Column:
+        if name == "key":
+            return self.keys_at(rows)
+        column = self._columns[name]
+        return column.take(rows) if isinstance(column, Stage) else column.index_select(0, rows)
 
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse: state is changed by what a rule returns."""
@@ -225,7 +249,20 @@ class Agents:
     @property
     def num_agents(self) -> int:
         """Number of rows shown."""
-        return len(self._columns["key"]) if self._rows is None else self._rows.shape[0]
+        return self.keys.number if self._rows is None else self._rows.shape[0]
+
+    @property
+    def keys(self) -> Keys:
+        """Keys of all rows; unlike `agents.key` it takes no memory where the keys are the rows' numbers."""
+        if self._attributes is not None:
+            return self._attributes.keys_of_rows
+        key = self._state["key"]
+        assert isinstance(key, Tensor)
+        return Keys(0, key.shape[0], key)
+
+    def keys_at(self, rows: Tensor) -> Tensor:
+        """(n,) int64 keys of some rows (n,) of `everyone`."""
+        return self.keys.take(rows)
 
     @property
     def rows(self) -> Tensor | None:
@@ -235,12 +272,17 @@ class Agents:
     @property
     def everyone(self) -> Agents:
         """The record of all rows."""
-        return self if self._rows is None else Agents(self._columns, self._fields)
+        return self if self._rows is None else self._with(self._state)
 
     @property
     def columns(self) -> Mapping[str, Column]:
         """Columns of all rows, by name."""
         return self._columns
+
+    @property
+    def state(self) -> Mapping[str, Column]:
+        """State columns of all rows, by name."""
+        return self._state
 
     @property
     def fields(self) -> Mapping[str, Field]:
@@ -250,7 +292,8 @@ class Agents:
     def versions(self) -> dict[int, tuple[str, Tensor, int]]:
         """How often each tensor of this record was written in place: by identity, its column, itself, the count."""
         found = {}
-        for name, column in [*self._columns.items(), *self._taken.items()]:
+        read = {} if self._attributes is None else self._attributes.in_memory
+        for name, column in [*read.items(), *self._state.items(), *self._taken.items()]:
             flags = () if not isinstance(column, Stage) or column.flags is None else (column.flags,)
             parts = (column.codes, *flags, *column._is.values()) if isinstance(column, Stage) else (column,)
             for part in parts:
@@ -261,10 +304,10 @@ class Agents:
         """The same agents with every stage flag set, as a rule's `where` would see an agent that is in its stage."""
         opened = {
             name: Stage(c.family, c.codes, torch.ones(len(c), len(c.family)))
-            for name, c in self._columns.items()
+            for name, c in self._state.items()
             if isinstance(c, Stage)
         }
-        return Agents({**self._columns, **opened}, self._fields)
+        return self.replace(opened)
 
     def only(self, rows: Tensor) -> Agents:
         """The same agents, showing only some rows.
@@ -272,8 +315,11 @@ class Agents:
         Args:
             rows: (num_rows,) int64, ascending.
         """
-        return Agents(self._columns, self._fields, rows)
+        return self._with(self._state, rows)
 
     def replace(self, changes: Mapping[str, Column]) -> Agents:
         """A record of all rows with some columns replaced."""
-        return Agents({**self._columns, **changes}, self._fields)
+        return self._with({**self._state, **changes})
+
+    def _with(self, state: Mapping[str, Column], rows: Tensor | None = None) -> Agents:
+        return Agents(state, self._fields, rows, self._attributes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -20,6 +21,45 @@ FIXED_POINT = 2.0**30
 _RANGE = 2.0**62
 _COARSE = 2.0**40
 _TOO_HEAVY = 1 << 30
+_PIECE = 1 << 16
+
+
+class Pending(Protocol):
+    """An exchange under way: this shard's parts are handed over, those of the others have not come yet."""
+
+    def wait(self) -> list[Tensor]:
+        """What each rank sent here, in the order of ranks; called once."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Arrived:
+    """An exchange that was over at once.
+
+    Args:
+        parts: What each rank sent here.
+    """
+
+    parts: list[Tensor]
+
+    def wait(self) -> list[Tensor]:
+        """Return the parts."""
+        return self.parts
+
+
+@dataclass
+class Traffic:
+    """What a shard has said to the others so far.
+
+    Args:
+        exchanges: Number of collectives, sums included.
+        bytes: Bytes of the messages to other ranks.
+        seconds: Wall-clock seconds in which the shard did nothing but wait for others.
+    """
+
+    exchanges: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
 
 
 @runtime_checkable
@@ -28,28 +68,37 @@ class ShardGroup(Protocol):
 
     rank: int
     size: int
+    traffic: Traffic
 
-    def all_to_all(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Send `parts[r]` to rank r and return what each rank sent here, in the order of ranks.
+    def start(self, parts: Sequence[Tensor]) -> Pending:
+        """Begin to send `parts[r]` to rank r; what each rank sent here comes with `wait`, in the order of ranks.
 
-        Parts may differ in their first dimension; dtype and further dimensions agree over ranks.
+        Parts may differ in their first dimension; dtype and further dimensions agree over ranks. They are not to be
+        changed before `wait`. Every rank starts, and waits for, the same exchanges in the same order.
         """
         ...
+
+    def all_to_all(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """The same, waited for."""
+        return self.start(parts).wait()
 
     def all_reduce(self, value: Tensor) -> Tensor:
         """Sum of an int64 tensor over the shards (exact, so without an order)."""
         ...
 
 
-class Solo:
+class Solo(ShardGroup):
     """The group of a run on one shard."""
 
     rank = 0
     size = 1
 
-    def all_to_all(self, parts: Sequence[Tensor]) -> list[Tensor]:
+    def __init__(self) -> None:
+        self.traffic = Traffic()
+
+    def start(self, parts: Sequence[Tensor]) -> Pending:
         """Return the one part."""
-        return list(parts)
+        return Arrived(list(parts))
 
     def all_reduce(self, value: Tensor) -> Tensor:
         """Return the value."""
@@ -150,26 +199,30 @@ def to_fixed(x: Tensor, index: Tensor | None = None, num_bins: int = 1) -> Tenso
 
     Args:
         x: (n,) bool, integer or float.
-        index: (n,) int64 bin of each row, or None for one bin.
+        index: (n,) int32 or int64 bin of each row, or None for one bin.
         num_bins: Number of bins.
 
     Returns:
         (num_bins + 1,) int64: the sums, and last what they weigh in coarse units. The weights of all shards add up
         too, so all of them see alike whether the range was left.
     """
-    if x.is_floating_point():
-        wide = x.detach().to(torch.float64) * FIXED_POINT  # a table of integers; _Total carries the gradient
-        fixed = wide.nan_to_num().round().to(torch.int64)
-    else:
-        wide = fixed = x.to(torch.int64)
-    weight = wide.to(torch.float64).abs().sum().item() / _COARSE
-    last = math.ceil(weight) if weight < _TOO_HEAVY else _TOO_HEAVY  # NaN is too heavy
     table = torch.zeros(num_bins + 1, dtype=torch.int64)
-    if index is None:
-        table[0] = fixed.sum()
-    else:
-        table.index_add_(0, index, fixed)
-    table[-1] = last
+    weight = 0.0
+    # In pieces that stay in the cache, and are never there as a whole in 8 bytes.
+    for at, part in enumerate(torch.split(x.detach(), _PIECE)):  # a table of integers; _Total carries the gradient
+        if x.is_floating_point():
+            wide = part.to(torch.float64) * FIXED_POINT
+            weight += wide.abs().sum().item()
+            fixed = wide.nan_to_num_().round_().to(torch.int64)
+        else:
+            fixed = part.to(torch.int64)
+            weight += fixed.to(torch.float64).abs_().sum().item()
+        if index is None:
+            table[0] += fixed.sum()
+        else:
+            table.index_add_(0, index.narrow(0, at * _PIECE, part.shape[0]), fixed)
+    weight /= _COARSE
+    table[-1] = math.ceil(weight) if weight < _TOO_HEAVY else _TOO_HEAVY  # NaN is too heavy
     return table
 
 
@@ -194,7 +247,7 @@ def total(group: ShardGroup, x: Tensor, index: Tensor | None = None, num_bins: i
     Args:
         group: The shards.
         x: (num_rows,) values of the rows of this shard.
-        index: (num_rows,) int64 bin of each row, or None.
+        index: (num_rows,) int32 or int64 bin of each row, or None.
         num_bins: Number of bins.
 
     Returns:

@@ -138,7 +138,7 @@ def _surroundings(name: str, row: int, population: Population, shard: Shard) -> 
             found["activity"] = float(np.asarray(layer.activity[row : row + 1])[0])
         return found
     assert isinstance(part, MixingShard)
-    area, group = int(part.area[row]), int(part.group[row])
+    area, group = int(np.searchsorted(part.area_start, row, side="right")) - 1, int(part.group[row])
     mean = float(np.asarray(layer.matrix)[group].sum())
     return {"kind": "mixing", "area": area, "group": group, "mean_contacts_per_day": mean}
 
@@ -181,6 +181,10 @@ class _Watched(Simulation):
         if self.index == self.explained:
             self.before = self.state()
         return super().advance()
+
+    def _fused(self, rule: Rule, neighbours: Neighbours) -> dict[str, Change] | None:
+        # A kernel cannot be looked over its shoulder; the plain rule draws the same.
+        return None if self.index == self.explained else super()._fused(rule, neighbours)
 
     def _ask(self, rule: Rule, shown: Agents, neighbours: Neighbours, step: Step) -> Mapping[str, Column]:
         if self.index != self.explained:
@@ -265,7 +269,7 @@ class _Watched(Simulation):
         if infector == NOBODY:
             return replace(account, infected_through=through)
         assert graph.asked, "an infector is one of those whom the sum of the hazard heard"
-        race = race_of(self.row, through, rule.name, graph.asked[0].x, graph)
+        race = race_of(self.row, through, rule.name, graph.asked[0].sent.x, graph)
         return replace(account, infected_by=infector, infected_through=through, race=race)
 
     def _sum(self, call: Heard, graph: Neighbours, hazard: float | None) -> Sum:

@@ -1,17 +1,23 @@
-"""The rows at the borders of shards: who needs which, and the exchange of what they send."""
+"""The rows at the borders of shards: who needs which, what they send across, and the edges that wait for it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gnabm.exchange import ShardGroup, exchange, exchange_columns
-from gnabm.messages import nonzero_rows
+from gnabm.exchange import Pending, ShardGroup, exchange
+
+_ROWS_PER_PIECE = 1 << 20
+_U = np.uint64
+_M1, _M2, _M4, _H = _U(0x5555555555555555), _U(0x3333333333333333), _U(0x0F0F0F0F0F0F0F0F), _U(0x0101010101010101)
+_S1, _S2, _S4, _S56 = _U(1), _U(2), _U(4), _U(56)
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +25,7 @@ class Halo:
     """Which owned rows each rank needs, and how many rows come from each.
 
     Args:
-        send: For each rank the (n,) int64 owned rows that it needs, ascending.
+        send: For each rank the (n,) int32 owned rows that it needs, ascending.
         receive: For each rank the number of rows that come from it.
         first: For each rank the place of its rows in the numbering of sources.
     """
@@ -43,45 +49,163 @@ class Halo:
         received = exchange(group, [x.index_select(0, rows) for rows in self.send])
         return torch.cat([*received[: group.rank], x, *received[group.rank + 1 :]])
 
-    def active(self, group: ShardGroup, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The sources that send something: only non-zero values cross the border.
+    @cached_property
+    def needed(self) -> list[Needed]:
+        """For each rank the rows of `send` as bits."""
+        return [Needed.of(rows.numpy()) for rows in self.send]
+
+    def start(self, group: ShardGroup, rows: Tensor, values: Tensor) -> Crossing:
+        """Begin to bring what some rows send to the shards that need it.
 
         Args:
             group: The shards.
-            x: (num_owned,) float.
+            rows: (num_rows,) int64 owned rows whose values are not zero, ascending.
+            values: (num_rows,) float32 or float64 values.
 
         Returns:
-            (num_active,) int64 sources, ascending, and their (num_active,) values.
+            The exchange under way; without gradient.
         """
-        own = nonzero_rows(x)
-        value = x.index_select(0, own)
         if group.size == 1:
-            return own, value
-        parts = []
-        for rows in self.send:
-            boundary = x.index_select(0, rows)
-            at = nonzero_rows(boundary)
-            parts.append((at.to(torch.int32), boundary.index_select(0, at)))
-        got = exchange_columns(group, parts)
-        sources = [at.to(torch.int64) + self.first[r] for r, (at, _) in enumerate(got)]
-        values = [v for _, v in got]
-        sources[group.rank], values[group.rank] = own + self.first[group.rank], value
-        return torch.cat(sources), torch.cat(values)
+            return Crossing(self, group.rank, rows, values, None)
+        parts = [torch.from_numpy(needed.pack(rows.numpy(), _words(values.contiguous()))) for needed in self.needed]
+        return Crossing(self, group.rank, rows, values, group.start(parts))
+
+
+@dataclass(frozen=True, eq=False)
+class Crossing:
+    """What some rows send, on its way across the borders.
+
+    Args:
+        halo: The static exchange.
+        rank: Rank of this shard.
+        rows: (num_rows,) int64 owned rows that send.
+        values: (num_rows,) what they send.
+        pending: The exchange, or None on one shard.
+    """
+
+    halo: Halo
+    rank: int
+    rows: Tensor
+    values: Tensor
+    pending: Pending | None
+
+    def wait(self) -> tuple[Tensor, Tensor]:
+        """(num_active,) int64 sources that send, ascending, and their (num_active,) values; called once."""
+        if self.pending is None:
+            return self.rows, self.values
+        messages = self.pending.wait()
+        sizes = [len(self.rows) if r == self.rank else len(message) for r, message in enumerate(messages)]
+        ends = np.cumsum([0, *sizes])
+        sources = torch.empty(int(ends[-1]), dtype=torch.int64)
+        values = torch.empty(int(ends[-1]), dtype=self.values.dtype)
+        words = _words(values)
+        for r, message in enumerate(messages):
+            low, high, first = ends[r], ends[r + 1], self.halo.first[r]
+            if r == self.rank:
+                torch.add(self.rows, first, out=sources[low:high])
+                values[low:high] = self.values
+            else:
+                _unpack(message.numpy(), first, sources.numpy()[low:high], words[low:high])
+        return sources, values
+
+
+def _words(values: Tensor) -> NDArray[np.int32]:
+    """Memory of (n,) contiguous values as (n, w) words of 32 bits."""
+    return values.numpy().view(np.int32).reshape(len(values), values.element_size() // 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Needed:
+    """A sorted list of rows as bits, with the place in the list at every 64th: a place is found without a search.
+
+    Args:
+        first: Row of the first bit, a multiple of 64.
+        bits: (num_words,) uint64 whether each row is in the list.
+        before: (num_words,) int32 rows of the list before each word.
+        size: Length of the list.
+    """
+
+    first: int
+    bits: NDArray[np.uint64]
+    before: NDArray[np.int32]
+    size: int
+
+    @staticmethod
+    def of(rows: NDArray[np.int32]) -> Needed:
+        """From the (n,) rows, ascending."""
+        first = int(rows[0]) // 64 * 64 if rows.size else 0
+        num_words = (int(rows[-1]) - first) // 64 + 1 if rows.size else 0
+        bits = np.zeros(num_words, dtype=np.uint64)
+        _mark(rows, first, bits)
+        before = np.searchsorted(rows, first + 64 * np.arange(num_words)).astype(np.int32)
+        return Needed(first, bits, before, rows.size)
+
+    def pack(self, rows: NDArray[np.int64], words: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The message about those of some rows that are in the list.
+
+        Args:
+            rows: (n,) rows, ascending.
+            words: (n, w) what each sends, as words of 32 bits.
+
+        Returns:
+            (m, 1 + w): place in the list, words.
+        """
+        low, high = np.searchsorted(rows, [self.first, self.first + 64 * self.bits.size])
+        message = np.empty((min(high - low, self.size), 1 + words.shape[1]), dtype=np.int32)
+        return message[: _pack(rows[low:high], words[low:high], self.first, self.bits, self.before, message)]
+
+
+@numba.njit(cache=True, nogil=True)
+def _mark(rows, first, bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for k in range(rows.size):
+        at = np.uint64(rows[k] - first)
+        bits[at // _U(64)] |= _S1 << (at % _U(64))
+
+
+@numba.njit(inline="always")
+def _count_bits(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    x = x - ((x >> _S1) & _M1)
+    x = (x & _M2) + ((x >> _S2) & _M2)
+    return (((x + (x >> _S4)) & _M4) * _H) >> _S56
+
+
+@numba.njit(cache=True, nogil=True)
+def _pack(rows, words, first, bits, before, message):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    count = 0
+    for k in range(rows.size):
+        at = np.uint64(rows[k] - first)
+        word, bit = bits[at // _U(64)], _S1 << (at % _U(64))
+        if word & bit:
+            message[count, 0] = before[at // _U(64)] + np.int32(_count_bits(word & (bit - _S1)))
+            for c in range(words.shape[1]):
+                message[count, 1 + c] = words[k, c]
+            count += 1
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _unpack(message, first, sources, words):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for k in range(message.shape[0]):
+        sources[k] = first + message[k, 0]
+        for c in range(words.shape[1]):
+            words[k, c] = message[k, 1 + c]
 
 
 def connect(raw: dict[str, Any], bounds: tuple[int, ...], group: ShardGroup) -> tuple[NDArray[np.int64] | None, Halo]:
     """Number the sources of all layers and tell each owner which of its rows are needed."""
     if group.size == 1:
-        return None, Halo([torch.empty(0, dtype=torch.int64)], [0], [0])
+        return None, Halo([torch.empty(0, dtype=torch.int32)], [0], [0])
     low, high = bounds[group.rank], bounds[group.rank + 1]
     needed = [np.empty(0, dtype=np.int64)]
     for layer in raw.values():
         rows = layer["rows"]
-        needed.append(np.unique(rows[(rows < low) | (rows >= high)]).astype(np.int64))
+        for first in range(0, len(rows), _ROWS_PER_PIECE):
+            piece = rows[first : first + _ROWS_PER_PIECE]
+            needed.append(np.unique(piece[(piece < low) | (piece >= high)]).astype(np.int64))
     halo = np.unique(np.concatenate(needed))
     ends = np.searchsorted(halo, bounds)
     wanted = [torch.from_numpy(halo[ends[r] : ends[r + 1]].copy()) for r in range(group.size)]
-    send = [rows - low for rows in group.all_to_all(wanted)]
+    send = [(rows - low).to(torch.int32) for rows in group.all_to_all(wanted)]
     receive = [len(rows) for rows in wanted]
     receive[group.rank] = high - low
     first = np.concatenate([[0], np.cumsum(receive)[:-1]]).astype(int).tolist()
@@ -91,10 +215,93 @@ def connect(raw: dict[str, Any], bounds: tuple[int, ...], group: ShardGroup) -> 
     return sources, Halo(send, receive, first)
 
 
-def number(rows: NDArray[Any], sources: NDArray[np.int64], low: int, high: int) -> NDArray[np.int64]:
+def number(rows: NDArray[Any], sources: NDArray[np.int64], low: int, high: int) -> NDArray[np.int32]:
     """Places of global rows among the sources of the shard; only those of others are searched for."""
-    local = rows.astype(np.int64)
-    outside = np.flatnonzero((rows < low) | (rows >= high))
-    local += np.searchsorted(sources, low) - low
-    local[outside] = np.searchsorted(sources, rows[outside])
-    return local
+    places = np.empty(len(rows), dtype=np.int32)
+    shift = int(np.searchsorted(sources, low)) - low
+    for first in range(0, len(rows), _ROWS_PER_PIECE):
+        piece = rows[first : first + _ROWS_PER_PIECE].astype(np.int64)
+        outside = np.flatnonzero((piece < low) | (piece >= high))
+        searched = np.searchsorted(sources, piece[outside])
+        piece += shift
+        piece[outside] = searched
+        places[first : first + _ROWS_PER_PIECE] = piece
+    return places
+
+
+Out = tuple[Tensor, Tensor, Tensor | None]
+"""Edges by source: indptr, target, weight."""
+
+
+def split_out(
+    indptr: Tensor, source: Tensor, weight: Tensor | None, first_owned: int, num_sources: int
+) -> tuple[Out, Out]:
+    """Out-edges of a shard in two: those whose targets need nobody else's sources, and the others.
+
+    The first can be pushed while what others send is on its way; a target is in one of them with all its edges, so its
+    sum has the order of the whole.
+
+    Args:
+        indptr: (num_owned + 1,) first in-edge of each owned agent.
+        source: (num_edges,) int32 sources, ascending within a target.
+        weight: (num_edges,) or None.
+        first_owned: Place of the first owned agent among the sources.
+        num_sources: Number of sources.
+
+    Returns:
+        The interior by owned row: indptr (num_owned + 1,), target (num_interior,) int32 ascending within a row, weight
+        or None; and the boundary by source: indptr (num_sources + 1,), target, weight.
+    """
+    num_owned = len(indptr) - 1
+    waits = torch.zeros(num_owned, dtype=torch.bool)
+    num_boundary = _find_waiting(indptr.numpy(), source.numpy(), first_owned, waits.numpy())
+    weights = np.empty(0, dtype=np.float32) if weight is None else weight.numpy()
+    made = []
+    for which, shift, num_rows, num_edges in (
+        (False, first_owned, num_owned, len(source) - num_boundary),
+        (True, 0, num_sources, num_boundary),
+    ):
+        starts = torch.zeros(num_rows + 1, dtype=torch.int32 if num_edges < 2**31 else torch.int64)
+        target = torch.empty(num_edges, dtype=torch.int32)
+        of_edge = None if weight is None else torch.empty(num_edges, dtype=weight.dtype)
+        _fill_out(
+            indptr.numpy(), source.numpy(), weights, waits.numpy(), which, shift, starts.numpy(), target.numpy(),
+            weights[:0] if of_edge is None else of_edge.numpy(),
+        )  # fmt: skip
+        made.append((starts, target, of_edge))
+    return made[0], made[1]
+
+
+@numba.njit(cache=True, nogil=True)
+def _find_waiting(indptr, source, first_owned, waits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Mark the targets that a source of another shard reaches; returns the number of their edges."""
+    num_edges = 0
+    for target in range(waits.size):
+        first, last = indptr[target], indptr[target + 1]
+        # Sources ascend, so one of another shard is the first or the last.
+        if last > first and (source[first] < first_owned or source[last - 1] >= first_owned + waits.size):
+            waits[target] = True
+            num_edges += last - first
+    return num_edges
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_out(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    indptr, source, weight, waits, which, shift, out_indptr, out_target, out_weight,  # noqa: ANN001
+):  # fmt: skip
+    for target in range(waits.size):
+        if waits[target] == which:
+            for edge in range(indptr[target], indptr[target + 1]):
+                out_indptr[source[edge] - shift + 1] += 1
+    for row in range(out_indptr.size - 1):
+        out_indptr[row + 1] += out_indptr[row]
+    fill = out_indptr[:-1].copy()
+    for target in range(waits.size):
+        if waits[target] == which:
+            for edge in range(indptr[target], indptr[target + 1]):
+                row = source[edge] - shift
+                at = fill[row]
+                fill[row] += 1
+                out_target[at] = target
+                if out_weight.size:
+                    out_weight[at] = weight[edge]

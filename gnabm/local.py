@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gnabm.errors import RunError
-from gnabm.exchange import ShardGroup, Solo
+from gnabm.exchange import Arrived, Pending, ShardGroup, Solo, Traffic
 
 T = TypeVar("T")
 _PASSED_OVER = tuple(str(Path(__file__).with_name(name)) for name in ("local.py", "exchange.py"))
@@ -43,8 +43,8 @@ class _Call:
         return f"{self.kind} of {name} {self.shape} at {self.site}"
 
 
-class LocalGroup:
-    """One shard's end of the group.
+class LocalGroup(ShardGroup):
+    """One shard's end of the group; an exchange is over when it has been started, since shards take turns.
 
     Args:
         threads: The shards' threads.
@@ -52,21 +52,25 @@ class LocalGroup:
     """
 
     def __init__(self, threads: LocalThreads, rank: int) -> None:
-        self.threads, self.rank, self.size = threads, rank, threads.size
+        self.threads, self.rank, self.size, self.traffic = threads, rank, threads.size, Traffic()
 
-    def all_to_all(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Send parts[r] to rank r; returns what each rank sent here."""
+    def start(self, parts: Sequence[Tensor]) -> Pending:
+        """Send parts[r] to rank r; what each rank sent here has come."""
         if len(parts) != self.size:
             raise RunError(f"all_to_all needs a part for each of {self.size} ranks, got {len(parts)}")
         call = _Call("all_to_all", parts[0].dtype, tuple(parts[0].shape[1:]), _site())
         # Detached: the tensors enter other ranks' autograd graphs, where the exchange's adjoint stands for them.
-        sent = self.threads.meet(self.rank, call, [p.detach() for p in parts])
-        return [parts_of[self.rank] for parts_of in sent]
+        # Copied: a rank goes on, and may change what it sent in place, before the next one has read it.
+        sent = self.threads.meet(self.rank, call, [p.detach().clone() for p in parts])
+        self.traffic.exchanges += 1
+        self.traffic.bytes += sum(p.numel() * p.element_size() for r, p in enumerate(parts) if r != self.rank)
+        return Arrived([parts_of[self.rank] for parts_of in sent])
 
     def all_reduce(self, value: Tensor) -> Tensor:
         """Sum of an int64 tensor over the shards."""
+        self.traffic.exchanges += 1
         call = _Call("all_reduce", value.dtype, tuple(value.shape), _site())
-        return torch.stack(self.threads.meet(self.rank, call, value)).sum(0)
+        return torch.stack(self.threads.meet(self.rank, call, value.clone())).sum(0)
 
 
 def _site() -> str:

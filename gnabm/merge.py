@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gnabm.agents import Agents, Column, Stage
+from gnabm.columns import Keys
 from gnabm.errors import ConflictError, DataError, KindError, ShapeError
 from gnabm.messages import nonzero_rows
 from gnabm.rule import Merge, Rule
@@ -140,6 +141,34 @@ def merge(name: str, old: Column, changes: Sequence[Change], keys: Tensor) -> Co
     return new
 
 
+def write_rows(name: str, column: Tensor, changes: Sequence[Change], keys: Keys) -> None:
+    """The same as `merge` for changes of rows, into the column itself.
+
+    Args:
+        name: Name of the field.
+        column: (num_agents, ...) its value; codes for stages. Overwritten.
+        changes: What the rules returned, each for some rows, in their order.
+        keys: Keys of all agents, to name one in an error.
+
+    Raises:
+        ConflictError: Two exclusive rules changed one agent.
+    """
+    for number, change in enumerate(changes):
+        assert change.rows is not None
+        new, before = _codes(change.value), _codes(change.before)
+        if change.merge == "adds":
+            column.index_add_(0, change.rows, new)
+            continue
+        at = nonzero_rows(_differ(new, before))
+        rows, picked = change.rows.index_select(0, at), new.index_select(0, at)
+        if number:
+            twice = rows[_differ(column.index_select(0, rows), before.index_select(0, at))]
+            if twice.numel():
+                others = changes[:number]
+                raise _conflict(name, others, change, int(keys.take(twice[:1])), twice)
+        column.index_copy_(0, rows, picked)
+
+
 def _merge_stage(name: str, old: Stage, changes: Sequence[Change], keys: Tensor) -> Stage:
     codes, flags = old.codes, old.flags
     for change in changes:
@@ -174,7 +203,7 @@ def _changed(change: Change) -> tuple[Tensor, Tensor]:
     """Rows that a rule with `where` really changed, and their new values."""
     assert change.rows is not None
     new = _codes(change.value)
-    at = nonzero_rows(new != _codes(change.before))  # which rows moved is not learned
+    at = nonzero_rows(_differ(new, _codes(change.before)))  # which rows moved is not learned
     return change.rows.index_select(0, at), new.index_select(0, at)
 
 
@@ -184,18 +213,30 @@ def _refuse_overlap(
     """Refuse rows that an earlier rule of the phase has changed already."""
     if new is old:
         return
-    twice = rows[(new.index_select(0, rows) != old.index_select(0, rows)).detach()]  # a check, not a value
+    twice = rows[_differ(new.index_select(0, rows), old.index_select(0, rows)).detach()]  # a check, not a value
     if twice.numel():
-        raise ConflictError(
-            f"rules {_first_writer(old, changes, twice[0])!r} and {change.rule!r} both change {name!r} of agent "
-            f"{int(keys[twice[0]])} in one step ({twice.numel()} such agents); make their conditions exclusive or put "
-            "them in two phases"
-        )
+        raise _conflict(name, changes, change, int(keys[twice[0]]), twice)
 
 
-def _first_writer(old: Tensor, changes: Sequence[Change], row: Tensor) -> str:
+def _differ(new: Tensor, old: Tensor) -> Tensor:
+    """(n,) bool rows (n, ...) that are not the same."""
+    different = new != old
+    return different if different.dim() == 1 else different.flatten(1).any(1)
+
+
+def _conflict(name: str, changes: Sequence[Change], change: Change, key: int, twice: Tensor) -> ConflictError:
+    return ConflictError(
+        f"rules {_first_writer(changes, twice[0])!r} and {change.rule!r} both change {name!r} of agent {key} in one "
+        f"step ({twice.numel()} such agents); make their conditions exclusive or put them in two phases"
+    )
+
+
+def _first_writer(changes: Sequence[Change], row: Tensor) -> str:
     for change in changes:
-        touched = nonzero_rows(_hard_difference(old, change)) if change.rows is None else _changed(change)[0]
+        if change.rows is None:
+            touched = nonzero_rows(_differ(_hard_difference(_codes(change.before), change), torch.tensor(False)))
+        else:
+            touched = _changed(change)[0]
         if bool((touched == row).any()):
             return change.rule
     raise AssertionError("a row that was changed has a rule that changed it")

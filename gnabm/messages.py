@@ -1,19 +1,25 @@
 """Message kernels: sums over the sources of each target, in one stored order.
 
-Pull (`segment_sum`, `pull_edges`) walks the targets and is differentiable; push (`push_edges`, `push_places`) walks
-the active sources and is what a forward run uses when few agents send. Both add a target's contributions in
-ascending source order, starting from +0.0, so on CPU they return the same bits for any number of threads: adding a
-skipped zero would not change a float sum that is never -0.0.
+Pull (`segment_sum`, `pull_edges`) walks the targets and is differentiable; `gather_sum` is its forward form in one pass
+without intermediates. Push (`push_edges`, `push_places`) walks the active sources and is what a forward run uses when
+few agents send. All add a target's contributions in ascending source order, starting from +0.0, so on CPU they return
+the same bits for any number of threads: adding a skipped zero would not change a float sum that is never -0.0.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 import torch
+from numba.cpython.unsafe.numbers import trailing_zeros
+from numpy.typing import NDArray
 from torch import Tensor
 
+from gnabm.bins import add_edges, add_listed
 from gnabm.errors import MissingDependencyError
+from gnabm.prefetch import prefetch
 from gnabm.random import use_torch_threads
 
 try:
@@ -25,6 +31,72 @@ except ImportError as error:
     ) from error
 
 _NO_WEIGHT = torch.empty(0, dtype=torch.float32)
+_AHEAD = np.uint64(32)  # edges between the source that is read and the one that is fetched
+
+
+_SEVENS, _ONES = np.uint64(0x7F7F7F7F7F7F7F7F), np.uint64(0x0101010101010101)
+_WORDS = 8  # of 8 codes, in a block that is skipped where it holds none
+
+
+@numba.njit(inline="always")
+def _matches(word, pattern):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """The highest bit of each byte of the word that equals the pattern's (Warren 2012, Hacker's Delight, 6-1)."""
+    x = word ^ pattern
+    return ~(((x & _SEVENS) + _SEVENS) | x | _SEVENS)
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _count_rows(words, pattern, number, found):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    parts = found.size
+    for part in numba.prange(parts):
+        rows = 0
+        for block in range(number.size * part // parts, number.size * (part + 1) // parts):
+            total = np.uint64(0)
+            for k in range(_WORDS):
+                total += _matches(words[np.uint64(block * _WORDS + k)], pattern) >> np.uint64(7)
+            number[block] = (total * _ONES) >> np.uint64(56)  # the sum of the eight bytes
+            rows += np.int64(number[block])
+        found[part] = rows
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _list_rows(words, pattern, number, first, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    parts = first.size
+    for part in numba.prange(parts):
+        at = np.uint64(first[part])
+        for block in range(number.size * part // parts, number.size * (part + 1) // parts):
+            if number[block]:
+                for k in range(block * _WORDS, (block + 1) * _WORDS):
+                    found = _matches(words[np.uint64(k)], pattern)
+                    while found:
+                        byte = np.int64(trailing_zeros(found)) >> 3  # type: ignore[call-arg]  # an intrinsic
+                        out[at] = k * 8 + byte
+                        at += np.uint64(1)
+                        found &= found - np.uint64(1)
+
+
+def rows_where(codes: Tensor, code: int) -> Tensor:
+    """Rows of a code, ascending.
+
+    Args:
+        codes: (n,) uint8.
+        code: The code.
+
+    Returns:
+        (num_rows,) int64.
+    """
+    found, array = np.empty(use_torch_threads(), dtype=np.int64), codes.numpy()
+    number = np.empty(array.size // (8 * _WORDS), dtype=np.uint8)
+    whole = array[: 8 * _WORDS * number.size]
+    # Words of little-endian machines; codes that begin between two words are copied.
+    words = (whole if whole.ctypes.data % 8 == 0 and whole.flags.c_contiguous else whole.copy()).view(np.uint64)
+    pattern = np.uint64(code) * _ONES
+    _count_rows(words, pattern, number, found)
+    rest = np.flatnonzero(array[whole.size :] == code)
+    out = torch.empty(int(found.sum()) + rest.size, dtype=torch.int64)
+    _list_rows(words, pattern, number, np.cumsum(found) - found, out.numpy())
+    out.numpy()[out.shape[0] - rest.size :] = rest + whole.size
+    return out
 
 
 def nonzero_rows(x: Tensor) -> Tensor:
@@ -34,9 +106,9 @@ def nonzero_rows(x: Tensor) -> Tensor:
         x: (n,) bool or number.
 
     Returns:
-        (num_rows,) int64; the same as `x.nonzero()`, several times faster on one thread.
+        (num_rows,) int64; the same as `x.nonzero()`, by all threads.
     """
-    return torch.from_numpy(np.flatnonzero((x if x.dtype == torch.bool else x != 0).numpy()))
+    return rows_where((x if x.dtype == torch.bool else x != 0).view(torch.uint8), 1)
 
 
 def segment_sum(values: Tensor, indptr: Tensor) -> Tensor:
@@ -58,7 +130,7 @@ def pull_edges(x: Tensor, indptr: Tensor, source: Tensor, weight: Tensor | None)
 
     Args:
         x: (num_sources,) or (num_sources, F).
-        indptr: (num_targets + 1,) int64.
+        indptr: (num_targets + 1,) int32 or int64.
         source: (num_edges,) int32 or int64, ascending within a target.
         weight: (num_edges,) or None for 1.
 
@@ -69,89 +141,110 @@ def pull_edges(x: Tensor, indptr: Tensor, source: Tensor, weight: Tensor | None)
     sent = x.index_select(0, source)
     if weight is not None:
         sent = sent * (weight if x.dim() == 1 else weight.unsqueeze(1))
-    return segment_sum(sent, indptr)
+    return segment_sum(sent, indptr.to(torch.int64))
+
+
+def _shares(indptr: NDArray[Any]) -> NDArray[np.int64]:
+    """First row of each thread's share, of about equal numbers of edges: (num_threads + 1,)."""
+    parts = use_torch_threads()
+    first = np.searchsorted(indptr, np.array([int(indptr[-1]) * p // parts for p in range(parts + 1)], indptr.dtype))
+    first[0], first[-1] = 0, indptr.size - 1
+    return first
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _push_edges(active, x, indptr, target, weight, out, parts):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _gather_sum(x, indptr, source, weight, out, first):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     # Rows are unsigned here: the compiler then drops the test for negative indices, a third of the time.
-    num_targets = out.size
-    for part in numba.prange(parts):
-        # Each part owns a range of targets and walks every active source in order: no races, one order of sums.
-        low = np.uint64(num_targets * part // parts)
-        width = np.uint64(num_targets * (part + 1) // parts) - low
-        if weight.size:
-            for k in range(active.size):
-                for edge in range(indptr[active[k]], indptr[active[k] + np.uint64(1)]):
-                    t = np.uint64(target[edge])
-                    if t - low < width:
-                        out[t] += x[k] * weight[edge]
-        else:
-            for k in range(active.size):
-                for edge in range(indptr[active[k]], indptr[active[k] + np.uint64(1)]):
-                    t = np.uint64(target[edge])
-                    if t - low < width:
-                        out[t] += x[k]
+    for part in numba.prange(first.size - 1):
+        for target in range(np.uint64(first[part]), np.uint64(first[part + 1])):
+            total = out.dtype.type(0)
+            for edge in range(np.uint64(indptr[target]), np.uint64(indptr[target + np.uint64(1)])):
+                if edge + _AHEAD < np.uint64(source.size):
+                    prefetch(x, source[edge + _AHEAD])
+                sent = x[np.uint64(source[edge])]
+                total += sent * weight[edge] if weight.size else sent
+            out[target] = total
+
+
+def gather_sum(x: Tensor, indptr: Tensor, source: Tensor, weight: Tensor | None) -> Tensor:
+    """The same sums as `pull_edges` in one pass: for a forward run in which most sources send.
+
+    Args:
+        x: (num_sources,) float32 or float64.
+        indptr: (num_targets + 1,) int32 or int64.
+        source: (num_edges,) int32, ascending within a target.
+        weight: (num_edges,) in the dtype of x, or None for 1.
+
+    Returns:
+        (num_targets,); without gradient.
+    """
+    out = torch.empty(indptr.shape[0] - 1, dtype=x.dtype)
+    w = _NO_WEIGHT.to(x.dtype) if weight is None else weight
+    starts, sources = indptr.numpy(), source.numpy().view(np.uint32)
+    _gather_sum(x.numpy(), starts, sources, w.detach().numpy(), out.numpy(), _shares(starts))
+    return out
 
 
 def push_edges(
-    active: Tensor, value: Tensor, indptr: Tensor, target: Tensor, weight: Tensor | None, num_targets: int
+    active: Tensor,
+    value: Tensor,
+    indptr: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    num_targets: int,
+    out: Tensor | None = None,
 ) -> Tensor:
     """The same sums as `pull_edges`, from the sources that send.
 
     Args:
         active: (num_active,) int64 sources with a value, ascending.
         value: (num_active,) float32 or float64.
-        indptr: (num_sources + 1,) int64 first out-edge of each source.
+        indptr: (num_sources + 1,) int32 or int64 first out-edge of each source.
         target: (num_edges,) int32, ascending within a source.
         weight: (num_edges,) in the dtype of value, or None for 1.
         num_targets: Number of targets.
+        out: (num_targets,) sums to add to, in place; None starts from 0.
 
     Returns:
         (num_targets,); without gradient.
     """
-    out = torch.zeros(num_targets, dtype=value.dtype)
-    w = _NO_WEIGHT.to(value.dtype) if weight is None else weight
-    parts = use_torch_threads()
-    _push_edges(
-        active.numpy().view(np.uint64),
-        value.numpy(),
-        indptr.numpy().view(np.uint64),
-        target.numpy().view(np.uint32),
-        w.detach().numpy(),  # the push form has no gradient
-        out.numpy(),
-        parts,
-    )
-    return out
+    sums = torch.empty(num_targets, dtype=value.dtype) if out is None else out
+    w = _NO_WEIGHT.to(value.dtype) if weight is None else weight.detach()  # the push form has no gradient
+    add_edges(active, value.detach(), indptr, target, w, sums, fresh=out is None)
+    return sums
 
 
-@numba.njit(cache=True, nogil=True)
-def _push_places(active, value, place, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    for k in range(active.size):
-        p = place[active[k]]
-        if p >= 0:
-            out[p] += value[k]
-
-
-def push_places(active: Tensor, value: Tensor, place: Tensor, num_places: int) -> Tensor:
+def push_places(
+    active: Tensor,
+    value: Tensor,
+    place: Tensor,
+    num_places: int,
+    activity_code: Tensor | None = None,
+    activity_table: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
     """Sum of the active sources of each place, in ascending source order.
 
     Args:
         active: (num_active,) int64 sources with a value, ascending.
-        value: (num_active,) float.
+        value: (num_active,) float32 or float64.
         place: (num_sources,) int32 place of each source, -1 for none.
         num_places: Number of places.
+        activity_code: (num_sources,) code of the activity that the value is multiplied by, or None for 1.
+        activity_table: (num_codes,) activities.
+        out: (num_places,) where the sums go, or None for a new tensor.
 
     Returns:
         (num_places,); without gradient.
     """
-    out = torch.zeros(num_places, dtype=value.dtype)
-    _push_places(active.numpy(), value.numpy(), place.numpy(), out.numpy())
+    out = torch.empty(num_places, dtype=value.dtype) if out is None else out
+    add_listed(place, value.detach(), out, True, active, activity_code, activity_table)
     return out
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def _read_places(sums, own, place, weight, activity, rows, some, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    one = weight.dtype.type(1)
     zero = out.dtype.type(0)  # not own * 0, which is -0.0 or NaN for some values
     for k in numba.prange(out.size):
         # Signed on purpose: mixed with the loop's unsigned counter a row would become a float.
@@ -160,9 +253,9 @@ def _read_places(sums, own, place, weight, activity, rows, some, out):  # type: 
         if p < 0:
             out[k] = zero
         elif activity.size:
-            out[k] = ((sums[p] - own[i] * activity[i]) * weight[p]) * activity[i]
+            out[k] = ((sums[p] - own[i] * activity[i]) * (weight[p] if weight.size else one)) * activity[i]
         else:
-            out[k] = (sums[p] - own[i]) * weight[p]
+            out[k] = (sums[p] - own[i]) * (weight[p] if weight.size else one)
 
 
 _NO_ROWS = torch.empty(0, dtype=torch.int64)
@@ -172,7 +265,7 @@ def read_places(
     sums: Tensor,
     own: Tensor,
     place: Tensor,
-    weight: Tensor,
+    weight: Tensor | None,
     rows: Tensor | None = None,
     activity: Tensor | None = None,
 ) -> Tensor:
@@ -182,7 +275,7 @@ def read_places(
         sums: (num_places,) or (num_places, F) of what the members send, times their activity.
         own: (num_agents,) or (num_agents, F) what each agent sends itself.
         place: (num_agents,) int32, -1 for none.
-        weight: (num_places,) contacts per day with each co-member.
+        weight: (num_places,) contacts per day with each co-member, or None for 1.
         rows: (num_rows,) int64 agents to read for, or None for all.
         activity: (num_agents,) a, or None for 1.
 
@@ -197,7 +290,7 @@ def read_places(
             sums.numpy(),
             own.numpy(),
             place.numpy(),
-            weight.numpy(),
+            (_NO_WEIGHT if weight is None else weight).numpy(),
             (_NO_WEIGHT if activity is None else activity).to(own.dtype).numpy(),
             at.numpy(),
             rows is not None,
@@ -209,10 +302,11 @@ def read_places(
         activity = None if activity is None else activity.index_select(0, rows)
     somewhere = place >= 0
     at = place.clamp(min=0)  # -1 would be no index; those rows are set to 0 below
-    factor = weight.index_select(0, at)
     if own.dim() > 1:
-        somewhere, factor = somewhere.unsqueeze(1), factor.unsqueeze(1)
-    received = (sums.index_select(0, at) - weigh(own, activity)) * factor
+        somewhere = somewhere.unsqueeze(1)
+    received = sums.index_select(0, at) - weigh(own, activity)
+    if weight is not None:
+        received = weigh(received, weight.index_select(0, at))
     return torch.where(somewhere, weigh(received, activity), torch.zeros_like(own))
 
 
@@ -224,7 +318,35 @@ def weigh(x: Tensor, activity: Tensor | None) -> Tensor:
 
 
 @numba.njit(cache=True, nogil=True)
-def _transpose(indptr, source, out_indptr, out_target, out_edge):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _is_mirrored(first, last, indptr, source, weight):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Whether each edge of some rows has its mirror image in the place where the transposed rows would have it."""
+    for target in range(first, last):
+        equal = 0  # edges of the row before this one with the same source
+        for edge in range(indptr[target], indptr[target + 1]):
+            row = source[edge]
+            equal = equal + 1 if edge > indptr[target] and source[edge - 1] == row else 0
+            low, end = indptr[row], indptr[row + 1]
+            high = end
+            while low < high:
+                middle = (low + high) // 2
+                if source[middle] < target:
+                    low = middle + 1
+                else:
+                    high = middle
+            low += equal
+            if low >= end or source[low] != target or (weight.size and weight[low] != weight[edge]):
+                return False
+    return True
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _is_symmetric(indptr, source, weight, first, found):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for part in numba.prange(found.size):
+        found[part] = _is_mirrored(first[part], first[part + 1], indptr, source, weight)
+
+
+@numba.njit(cache=True, nogil=True)
+def _transpose(indptr, source, weight, out_indptr, out_target, out_weight):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     for edge in range(source.size):
         out_indptr[source[edge] + 1] += 1
     for row in range(out_indptr.size - 1):
@@ -235,8 +357,8 @@ def _transpose(indptr, source, out_indptr, out_target, out_edge):  # type: ignor
             at = fill[source[edge]]
             fill[source[edge]] += 1
             out_target[at] = target
-            if out_edge.size:
-                out_edge[at] = edge
+            if weight.size:
+                out_weight[at] = weight[edge]
 
 
 def transpose(
@@ -245,41 +367,24 @@ def transpose(
     """Out-edges by source from in-edges by target.
 
     Args:
-        indptr: (num_targets + 1,) int64.
-        source: (num_edges,) int32.
+        indptr: (num_targets + 1,) int32 or int64.
+        source: (num_edges,) int32, ascending within a target.
         num_sources: Number of sources.
         weight: (num_edges,) or None.
 
     Returns:
-        indptr (num_sources + 1,), target (num_edges,) int32 ascending within a source, weight or None.
+        indptr (num_sources + 1,), int32 where there are fewer than 2^31 edges; target (num_edges,) int32 ascending
+        within a source; weight or None. An undirected graph is its own transpose: its tensors are returned as they are.
     """
-    out_indptr = torch.zeros(num_sources + 1, dtype=torch.int64)
+    w = (_NO_WEIGHT if weight is None else weight.detach()).numpy()
+    if num_sources == indptr.shape[0] - 1:
+        first = _shares(indptr.numpy())
+        symmetric = np.empty(first.size - 1, dtype=np.bool_)
+        _is_symmetric(indptr.numpy(), source.numpy(), w, first, symmetric)
+        if symmetric.all():
+            return indptr, source, weight
+    out_indptr = torch.zeros(num_sources + 1, dtype=torch.int32 if source.shape[0] < 2**31 else torch.int64)
     target = torch.empty(source.shape[0], dtype=torch.int32)
-    edge = torch.empty(0 if weight is None else source.shape[0], dtype=torch.int64)
-    _transpose(indptr.numpy(), source.numpy(), out_indptr.numpy(), target.numpy(), edge.numpy())
-    return out_indptr, target, None if weight is None else weight.index_select(0, edge)
-
-
-@numba.njit(parallel=True, cache=True, nogil=True)
-def _count_pairs(codes, group, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    parts = out.shape[0]
-    for part in numba.prange(parts):
-        for i in range(codes.size * part // parts, codes.size * (part + 1) // parts):
-            out[part, codes[i], group[i]] += 1
-
-
-def count_pairs(codes: Tensor, group: Tensor, num_codes: int, num_groups: int) -> Tensor:
-    """Count rows by code and group.
-
-    Args:
-        codes: (n,) uint8.
-        group: (n,) int32.
-        num_codes: Number of codes.
-        num_groups: Number of groups.
-
-    Returns:
-        (num_codes, num_groups) int64.
-    """
-    out = torch.zeros(use_torch_threads(), num_codes, num_groups, dtype=torch.int64)
-    _count_pairs(codes.numpy(), group.numpy(), out.numpy())
-    return out.sum(0)
+    out_weight = torch.empty(w.size, dtype=_NO_WEIGHT.dtype if weight is None else weight.dtype)
+    _transpose(indptr.numpy(), source.numpy(), w, out_indptr.numpy(), target.numpy(), out_weight.numpy())
+    return out_indptr, target, None if weight is None else out_weight

@@ -9,10 +9,10 @@ import torch
 from scipy import special
 from torch import Tensor
 
+from gnabm.columns import Keys
 from gnabm.contacts import Mixing
-from gnabm.drawing import add_in_order, draw_contacts
+from gnabm.drawing import Inverse, Pools, add_in_order, draw_contacts
 from gnabm.exchange import ShardGroup, exchange, exchange_columns, total
-from gnabm.messages import nonzero_rows
 from gnabm.shard import MixingShard
 
 _TAIL = 1e-12
@@ -23,16 +23,16 @@ class MixingTables:
     """What a draw of contacts looks up.
 
     Args:
-        number_cdf: (num_groups, max_contacts) of the number of contacts in one step.
-        group_cdf: (num_groups, num_groups) of the contact's group.
+        number: By group, the number of contacts in one step.
+        partner: By group, the contact's group.
         level_cdf: (3,) of the level: own area, own region, country.
         range_first: (3, num_areas, num_groups) int64 position of a pool's first member within its group.
         range_count: (3, num_areas, num_groups) int64 members of the pool; an empty pool stands for the next level.
         region: (num_areas,) int64.
     """
 
-    number_cdf: Tensor
-    group_cdf: Tensor
+    number: Inverse
+    partner: Inverse
     level_cdf: Tensor
     range_first: Tensor
     range_count: Tensor
@@ -50,9 +50,8 @@ class MixingTables:
         first, count, region = _ranges(layer)
         level = np.cumsum(layer.shares)
         level[level >= level[-1]] = 1.0
-        return MixingTables(
-            *(torch.from_numpy(np.ascontiguousarray(a)) for a in (cdf, groups, level, first, count, region))
-        )
+        pools = (torch.from_numpy(np.ascontiguousarray(a)) for a in (level, first, count, region))
+        return MixingTables(Inverse.of(cdf), Inverse.of(groups), *pools)
 
 
 def _number_cdf(mean: np.ndarray, dispersion: float) -> np.ndarray:
@@ -86,31 +85,38 @@ def _ranges(layer: Mixing) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """The contacts that the owned agents received in one step, in the order of those who made them.
+    """The contacts that the owned agents received in one step; those of a target in the order of who made them.
 
     Args:
-        target: (num_contacts,) int64 owned row of who received it.
-        value: (num_contacts,) or (num_contacts, F) what was sent; differentiable in what was sent.
-        sender: (num_contacts,) int64 key of who made it, or None when it was not asked for.
+        target: (num_contacts,) int32 owned row of who received it.
+        values: (num_values,) or (num_values, F) what was sent; differentiable in what was sent.
+        by: (num_contacts,) int32 which value a contact carries, or None where each has its own.
+        keys: (num_values,) int64 key of who sent each value, or None when it was not asked for.
     """
 
     target: Tensor
-    value: Tensor
-    sender: Tensor | None
+    values: Tensor
+    by: Tensor | None
+    keys: Tensor | None
+
+    @property
+    def value(self) -> Tensor:
+        """(num_contacts,) or (num_contacts, F) what each contact brings."""
+        return self.values if self.by is None else self.values.index_select(0, self.by)
 
     def summed(self, num_targets: int) -> Tensor:
         """(num_targets,) or (num_targets, F) what each owned agent received, in the order of the contacts."""
-        return add_in_order(self.target, self.value, num_targets)
+        return add_in_order(self.target, self.values, num_targets, self.by)
 
 
 def drawn_contacts(
     shard: MixingShard,
     tables: MixingTables,
     group: ShardGroup,
-    keys: Tensor,
-    x: Tensor,
+    keys: Keys,
+    senders: Tensor,
+    values: Tensor,
     state: int,
-    everyone: bool,
     *,
     name_senders: bool = False,
 ) -> Drawn:
@@ -120,39 +126,29 @@ def drawn_contacts(
         shard: Owned part of the layer.
         tables: Tables of the layer.
         group: The shards.
-        keys: (num_owned,) int64.
-        x: (num_owned,) or (num_owned, F) what each agent sends.
+        keys: Keys of the owned agents.
+        senders: (num_senders,) int64 owned rows that send something, ascending; all of them in the pull form.
+        values: (num_senders,) or (num_senders, F) what they send, of a type of 4 or 8 bytes.
         state: Salt of the layer at this step.
-        everyone: Draw for all agents (pull form, and differentiable runs) instead of those that send.
         name_senders: Bring the senders' keys too; in a forward run only.
     """
-    senders = torch.arange(x.shape[0]) if everyone else nonzero_rows(x)
-    first, who, index = draw_contacts(
-        state, keys.index_select(0, senders), shard.group.index_select(0, senders), shard.area.index_select(0, senders),
-        tables.number_cdf, tables.group_cdf, tables.level_cdf, tables.range_first, tables.range_count,
+    pools = Pools(
+        shard.area_start, tables.level_cdf.numpy(), tables.range_first.numpy(), tables.range_count.numpy(),
+        shard.first.numpy(), shard.members.numpy(), group.rank,
     )  # fmt: skip
-    by = senders.repeat_interleave(first.diff())
-    value = x.index_select(0, by)
-    sender = keys.index_select(0, by) if name_senders else None
-    if group.size > 1:
-        owner = torch.zeros_like(who)
-        for rank in range(1, group.size):
-            owner += index >= shard.first[rank].index_select(0, who)
-        # Contacts travel in the order of senders; ranks own ascending rows, so joined by rank they stay in order.
-        order = [nonzero_rows(owner == rank) for rank in range(group.size)]
-        columns = [who, index] if torch.is_grad_enabled() else [who, index, value]
-        if sender is not None:
-            columns.append(sender)
-        got = exchange_columns(group, [[c.index_select(0, o) for c in columns] for o in order])
-        if torch.is_grad_enabled():
-            value = torch.cat(exchange(group, [value.index_select(0, o) for o in order]))
-        else:
-            value = torch.cat([received[2] for received in got])
-        if sender is not None:
-            sender = torch.cat([received[-1] for received in got])
-        who, index = (torch.cat([received[i] for received in got]) for i in (0, 1))
-    at = shard.members_start.index_select(0, who) + index - shard.first[group.rank].index_select(0, who)
-    return Drawn(shard.members.index_select(0, at), value, sender)
+    seat, by, number = draw_contacts(state, keys, senders, shard.group, tables.number, tables.partner, pools)
+    named = keys.take(senders) if name_senders else None
+    if group.size == 1:
+        return Drawn(seat, values, by, named)
+    # Contacts travel in the order of senders; ranks own ascending rows, so joined by rank they stay in order.
+    parts, by_rank = [[s] for s in seat.split(number)], by.split(number)  # type: ignore[no-untyped-call]
+    differentiable = torch.is_grad_enabled()
+    for columns, some in zip(parts, by_rank, strict=True):
+        columns += [x.index_select(0, some) for x in (None if differentiable else values, named) if x is not None]
+    got = [torch.cat(column) for column in zip(*exchange_columns(group, parts), strict=True)]
+    if differentiable:
+        got.insert(1, torch.cat(exchange(group, [values.index_select(0, some) for some in by_rank])))
+    return Drawn(shard.members.index_select(0, got[0]), got[1], None, got[2] if name_senders else None)
 
 
 def expected_sum(shard: MixingShard, tables: MixingTables, group: ShardGroup, x: Tensor) -> Tensor:
@@ -175,7 +171,7 @@ def expected_sum(shard: MixingShard, tables: MixingTables, group: ShardGroup, x:
         columns = [expected_sum(shard, tables, group, column.contiguous()) for column in x.unbind(1)]
         return torch.stack(columns, 1) if columns else torch.zeros_like(x)
     num_areas, num_groups = shard.layer.counts.shape
-    code = shard.area * num_groups + shard.group.to(torch.int64)
+    code = shard.cells
     sent = total(group, x, code, num_areas * num_groups).reshape(num_areas, num_groups).to(torch.float64)
     matrix = torch.from_numpy(np.asarray(shard.layer.matrix, dtype=np.float64))
     made = torch.zeros_like(sent)

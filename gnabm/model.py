@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class Observable:
     Args:
         name: Name in the trajectory.
         value: `(before, after) -> (num_agents,)` bool, integer or float; or a `Stage`, with `counts`. Before and after
-            are the agents at the start and at the end of the step.
+            are the agents at the start and at the end of the step. An `OfMoves` costs a forward run least.
         by: Labels of the groups.
         unit: Unit.
         meaning: One line for people.
@@ -57,14 +57,54 @@ class Observable:
     counts: str | None = None
 
 
-def _stage_of(before: Agents, after: Agents) -> Stage:
-    del before
-    stage: Stage = after.stage
-    return stage
+@runtime_checkable
+class OfMoves(Protocol):
+    """Value of an observable that counts agents, and so follows from those who moved between stages in the step.
+
+    A forward run then looks at nobody else. The value is also callable as any other: that is the reference, and what
+    a differentiable run uses.
+    """
+
+    field: str
+    """The state field whose stages it looks at."""
+
+    def of_moves(self, counts: Tensor, moves: Tensor) -> Tensor:
+        """What the call would count, by group.
+
+        Args:
+            counts: (num_stages, num_groups) int64 agents in each stage at the end of the step.
+            moves: (num_stages, num_stages, num_groups) int64 agents by the stage at the start, that at the end, and
+                group; 0 where both are the same.
+
+        Returns:
+            (num_groups,) int64, or (num_stages, num_groups) with `counts` of the observable; linear in both, since
+            what the shards find is added up.
+        """
+        ...
+
+
+class StageCount:
+    """Value of an observable: agents in each stage at the end of the step.
+
+    Args:
+        field: The state field; to be named in `counts` of the observable.
+    """
+
+    def __init__(self, field: str) -> None:
+        self.field = field
+
+    def __call__(self, before: Agents, after: Agents) -> Stage:
+        """The stage of each agent."""
+        stage: Stage = getattr(after, self.field)
+        return stage
+
+    def of_moves(self, counts: Tensor, moves: Tensor) -> Tensor:
+        """(num_stages, num_groups) agents."""
+        return counts
 
 
 count_by_stage = Observable(
-    "stage_count", _stage_of, meaning="agents in each stage at the end of the step", counts="stage"
+    "stage_count", StageCount("stage"), meaning="agents in each stage at the end of the step", counts="stage"
 )
 """Agents by stage at the end of each step."""
 
@@ -76,6 +116,8 @@ class Leavers:
         source: The stage.
     """
 
+    field = "stage"
+
     def __init__(self, source: StageName) -> None:
         self.source = source
 
@@ -85,6 +127,10 @@ class Leavers:
         now: Tensor = after.stage.is_(self.source)
         # Not was * (1 - now): the gradient of flags that stay would count again in every step.
         return (was - now).clamp(min=0) if was.is_floating_point() else was & ~now
+
+    def of_moves(self, counts: Tensor, moves: Tensor) -> Tensor:
+        """(num_groups,) agents."""
+        return moves[self.source].sum(0)
 
 
 class Model(nn.Module):
@@ -154,6 +200,13 @@ class Model(nn.Module):
                     f"observable {observable.name!r} counts the stages of {observable.counts!r}, which is no stage of "
                     "the model; add it to state= or leave counts= out"
                 )
+            if isinstance(observable.value, OfMoves):
+                field = observable.value.field
+                if not isinstance(self.state.get(field), Stages) or observable.counts not in (None, field):
+                    raise DataError(
+                        f"observable {observable.name!r} looks at the stages of {field!r} with "
+                        f"counts={observable.counts!r}; name one field in both, one that state= declares as Stages"
+                    )
         for phase in phases:
             writers: dict[str, list[tuple[str, str]]] = {}
             for rule in phase:

@@ -1,68 +1,51 @@
-"""Observables of a step, summed within groups over all shards in one exact reduction."""
+"""Observables of a step, summed within groups over all shards in one exact reduction.
+
+What counts agents by stage follows from those who moved (`OfMoves`): a forward run keeps a table of counts for each
+stage field and grouping, and only compares the stages before and after a step. Anything else is asked of all agents.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 from gnabm.agents import Agents, Stage
-from gnabm.errors import DataError, KindError, ShapeError, UnknownFieldError, nearest
+from gnabm.errors import KindError, ShapeError
 from gnabm.exchange import from_fixed, to_fixed, total
-from gnabm.messages import count_pairs, nonzero_rows
-from gnabm.model import GROUPS, Observable
+from gnabm.grouping import Grouping
+from gnabm.messages import nonzero_rows
+from gnabm.model import Observable, OfMoves
 from gnabm.shard import Shard
 
 
-@dataclass(frozen=True, eq=False)
-class Grouping:
-    """Rows by group.
+class Tally:
+    """The agents of a shard by stage and group, kept up to date by their moves.
 
     Args:
-        dims: Labels that the population has.
-        shape: Number of codes of each.
-        index: (num_owned,) int32 group of each row.
+        field: The stage field.
+        grouping: The groups.
     """
 
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    index: Tensor
+    def __init__(self, field: str, grouping: Grouping) -> None:
+        self.field, self.grouping = field, grouping
+        self.counts: Tensor | None = None
 
-    @property
-    def size(self) -> int:
-        """Number of groups."""
-        return int(torch.tensor(self.shape).prod()) if self.shape else 1
+    def __call__(self, before: Agents, after: Agents) -> tuple[Tensor, Tensor]:
+        """Take note of a step that follows on the last one.
 
-    @staticmethod
-    def of(shard: Shard, by: Sequence[str]) -> Grouping:
-        """The grouping by labels; of the default `GROUPS`, by those that the population has.
-
-        Raises:
-            UnknownFieldError: The population has no such label.
+        Returns:
+            (num_stages, num_groups) agents at its end and (num_stages, num_stages, num_groups) moves in it, int64.
         """
-        if isinstance(by, str):
-            raise KindError(f"by must be a tuple of labels, got the string {by!r}; write ({by!r},)")
-        labelled = [n for n, f in shard.fields.items() if f.categories is not None and n in shard.columns]
-        dims, shape = [], []
-        index = torch.zeros(shard.num_owned, dtype=torch.int32)
-        for name in by:
-            categories = shard.fields[name].categories if name in shard.fields else None
-            if categories is None or name not in shard.columns:
-                if tuple(by) == GROUPS:
-                    continue
-                raise UnknownFieldError(
-                    f"cannot group observables by {name!r}: no column of the population with categories; "
-                    f"{nearest(name, labelled)}"
-                )
-            codes = shard.columns[name]
-            if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < len(categories):
-                raise DataError(f"column {name!r} has codes outside its {len(categories)} categories")
-            index = index * len(categories) + codes.to(torch.int32)
-            dims.append(name)
-            shape.append(len(categories))
-        return Grouping(tuple(dims), tuple(shape), index)
+        old, new = getattr(before, self.field), getattr(after, self.field)
+        moves = self.grouping.moves(old.codes, new.codes, len(new.family))
+        if self.counts is None:
+            self.counts = self.grouping.count(new.codes, len(new.family))
+        else:
+            self.counts = self.counts + moves.sum(0) - moves.sum(1)
+        return self.counts, moves
 
 
 class Observer:
@@ -71,50 +54,104 @@ class Observer:
     Args:
         observables: What to observe.
         shard: The shard.
+        plain: Ask every observable of all agents, as a differentiable run must; the numbers are the same.
     """
 
-    def __init__(self, observables: Sequence[Observable], shard: Shard) -> None:
-        self.observables, self.group = observables, shard.group
+    def __init__(self, observables: Sequence[Observable], shard: Shard, *, plain: bool = False) -> None:
+        self.observables, self.group = tuple(observables), shard.group
         self.groupings = {by: Grouping.of(shard, by) for by in {o.by for o in observables}}
+        self.of_moves = {} if plain else {o.name: o.value for o in observables if _follows_from_moves(o.value)}
+        self.needs_before = len(self.of_moves) < len(self.observables)
+        """Whether an observable may read any column as it was at the start of the step, not only the stages."""
+        self.tallies: dict[tuple[str, tuple[str, ...]], Tally] = {}
 
     def __call__(self, before: Agents, after: Agents) -> Mapping[str, Tensor]:
-        """Values by name, each (stages?, groups...): int64 for counts, float64 for floats."""
+        """Values by name, each (stages?, groups...): int64 for counts, float64 for floats.
+
+        Args:
+            before: The agents at the start of the step: those that were `after` in the last call, if there was one.
+            after: The agents at its end.
+        """
         if torch.is_grad_enabled():
             return {o.name: self._differentiable(o, before, after) for o in self.observables}
-        tables, likes = [], []
+        found = self._of_moves(before, after)
+        likes: list[Tensor | None] = []
         for observable in self.observables:
-            value = _value(observable, before, after)
-            tables.append(self._table(value, self.groupings[observable.by]))
-            likes.append(value)
-        if not tables:
+            like = None  # of whole numbers
+            if observable.name not in found:
+                value = _value(observable, before, after)
+                found[observable.name] = _table(value, self.groupings[observable.by])
+                like = value if isinstance(value, Tensor) and value.dtype != torch.bool else None
+            likes.append(like)
+        if not found:
             return {}
+        tables = [found[o.name] for o in self.observables]
         reduced = self.group.all_reduce(torch.cat([t.reshape(-1) for t in tables]))
-        result = {}
         parts = torch.split(reduced, [t.numel() for t in tables])
+        result = {}
         for observable, part, like in zip(self.observables, parts, likes, strict=True):
-            grouping = self.groupings[observable.by]
-            shape = (len(like.family), *grouping.shape) if isinstance(like, Stage) else grouping.shape
-            if not isinstance(like, Stage) and like.dtype != torch.bool:  # these are counted, not summed
-                part = from_fixed(part, like)
-            result[observable.name] = part.reshape(shape)
+            shape = self.groupings[observable.by].shape
+            value = part if like is None else from_fixed(part, like)
+            result[observable.name] = value.reshape(shape if observable.counts is None else (-1, *shape))
         return result
 
-    def _table(self, value: Tensor | Stage, grouping: Grouping) -> Tensor:
-        if isinstance(value, Stage):
-            return count_pairs(value.codes, grouping.index, len(value.family), grouping.size)
-        if value.dtype == torch.bool:
-            rows = nonzero_rows(value)
-            return torch.bincount(grouping.index.index_select(0, rows), minlength=grouping.size)
-        return to_fixed(value, grouping.index, grouping.size)
+    def _of_moves(self, before: Agents, after: Agents) -> dict[str, Tensor]:
+        if self.of_moves and not self.tallies:
+            self._begin(after)
+        moved = {key: tally(before, after) for key, tally in self.tallies.items()}
+        found = {}
+        for observable in self.observables:
+            if observable.name in self.of_moves:
+                value = self.of_moves[observable.name]
+                counts, moves = moved[value.field, observable.by]
+                found[observable.name] = table = value.of_moves(counts, moves)
+                expected = counts.shape if observable.counts is not None else counts.shape[1:]
+                if table.shape != expected or table.dtype != torch.int64:
+                    raise ShapeError(
+                        f"of_moves of observable {observable.name!r} must return {tuple(expected)} int64, got "
+                        f"{tuple(table.shape)} {table.dtype}"
+                    )
+        return found
+
+    def _begin(self, agents: Agents) -> None:
+        """Begin the tallies, of observables whose plain form counts agents too: it is asked of nobody."""
+        nobody = agents.only(torch.empty(0, dtype=torch.int64))
+        for observable in self.observables:
+            if observable.name in self.of_moves:
+                value = _value(observable, nobody, nobody)
+                if isinstance(value, Tensor) and value.dtype != torch.bool:
+                    raise KindError(
+                        f"observable {observable.name!r} has of_moves, which counts agents, but its value is "
+                        f"{value.dtype}; return flags or a Stage, or leave of_moves out"
+                    )
+                field = self.of_moves[observable.name].field
+                self.tallies[field, observable.by] = Tally(field, self.groupings[observable.by])
 
     def _differentiable(self, observable: Observable, before: Agents, after: Agents) -> Tensor:
         value = _value(observable, before, after)
         grouping = self.groupings[observable.by]
-        index = grouping.index.to(torch.int64)
         if isinstance(value, Stage):
-            counts = [total(self.group, value.is_(s), index, grouping.size) for s in value.family]
+            counts = [total(self.group, value.is_(s), grouping.index, grouping.size) for s in value.family]
             return torch.stack(counts).reshape(len(counts), *grouping.shape)
-        return total(self.group, value, index, grouping.size).reshape(grouping.shape)
+        return total(self.group, value, grouping.index, grouping.size).reshape(grouping.shape)
+
+
+def _follows_from_moves(value: object) -> TypeGuard[OfMoves]:
+    """Whether a value is `OfMoves`; a subclass that is called otherwise must say again what that counts."""
+    for kind in type(value).__mro__ if isinstance(value, OfMoves) else ():
+        if "of_moves" in vars(kind):
+            return True
+        if "__call__" in vars(kind):
+            return False
+    return False
+
+
+def _table(value: Tensor | Stage, grouping: Grouping) -> Tensor:
+    if isinstance(value, Stage):
+        return grouping.count(value.codes, len(value.family))
+    if value.dtype == torch.bool:
+        return torch.bincount(grouping.at(nonzero_rows(value)), minlength=grouping.size)
+    return to_fixed(value, grouping.index, grouping.size)
 
 
 def _value(observable: Observable, before: Agents, after: Agents) -> Tensor | Stage:

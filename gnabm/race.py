@@ -11,179 +11,113 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numba
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from gnabm.random import key_bits, mix, salts, unit_interval
+from gnabm.random import key_bits, mix, salts, unit_interval, use_torch_threads
 
-_NONE = torch.empty(0, dtype=torch.float32)
 NOBODY = -1
 """Key of a winner where nobody sent anything."""
+_BLOCK = 64
+_MARGIN = 1.0 - 1e-9
+"""More than a logarithm or a quotient is rounded."""
 
 
 @dataclass(frozen=True, eq=False)
 class Senders:
-    """Who sent what to each of n targets; repeats of a sender stand side by side.
+    """Who sent what to each of n targets, each sender once.
 
     Args:
-        first: (n,) int64 first entry of each target.
+        first: (n,) int64 first entry of each target; targets may share entries.
         last: (n,) int64 entry after its last one.
-        sender: (num_entries,) int32 index of each entry's sender.
-        value: (num_senders,) what each sends, by that index.
-        key: (num_senders,) int64 keys.
-        entry_weight: (num_entries,) weight of each entry, or None for 1.
-        sender_weight: (num_senders,) weight of each sender, or None for 1.
-        itself: (n,) int64 index of the target among the senders, which is left out; None where it does not occur.
+        key: (num_entries,) int64 keys of the senders.
+        weight: (num_entries,) float64 what they sent.
     """
 
     first: Tensor
     last: Tensor
-    sender: Tensor
-    value: Tensor
     key: Tensor
-    entry_weight: Tensor | None = None
-    sender_weight: Tensor | None = None
-    itself: Tensor | None = None
+    weight: Tensor
+
+    @staticmethod
+    def of(target: Tensor, num_targets: int, key: Tensor, weight: Tensor) -> Senders:
+        """From messages in ascending order of their senders; what one sends to another in several is added up.
+
+        Args:
+            target: (num_messages,) int32 target of each message.
+            num_targets: Number of targets.
+            key: (num_messages,) int64 keys of the senders.
+            weight: (num_messages,) what was sent.
+        """
+        first = torch.zeros(num_targets + 1, dtype=torch.int64)
+        keys, weights = torch.empty_like(key), torch.empty(key.shape[0], dtype=torch.float64)
+        last = _group(target.numpy(), key.numpy(), weight.numpy(), first.numpy(), keys.numpy(), weights.numpy())
+        return Senders(first[:-1], torch.from_numpy(last), keys, weights)
 
     def take(self, rows: Tensor) -> Senders:
         """The same for some of the targets."""
-        return Senders(
-            self.first.index_select(0, rows), self.last.index_select(0, rows), self.sender, self.value, self.key,
-            self.entry_weight, self.sender_weight, None if self.itself is None else self.itself.index_select(0, rows),
-        )  # fmt: skip
+        return Senders(self.first.index_select(0, rows), self.last.index_select(0, rows), self.key, self.weight)
 
-    def sums(self) -> Tensor:
-        """(n,) sums of weight times value, in the order of the entries: the bits of the message kernels."""
-        out = torch.empty(self.first.shape[0], dtype=self.value.dtype)
-        entry_weight, sender_weight = self._weights()
-        _sum(
-            self.first.numpy(), self.last.numpy(), self.sender.numpy(), self.value.numpy(), entry_weight, sender_weight,
-            out.numpy(),
-        )  # fmt: skip
-        return out
-
-    def winners(self, state: int, targets: Tensor) -> Tensor:
-        """Draw one sender for each target, with probability proportional to weight times value.
+    def winners(self, state: int, targets: Tensor, *, but_itself: bool = False) -> Tensor:
+        """Draw one sender for each target, with probability proportional to what it sent.
 
         Args:
             state: Salt of the draw.
             targets: (n,) int64 keys of the targets.
+            but_itself: Leave out what a target sent to itself.
 
         Returns:
             (n,) int64 keys, NOBODY where no sender has a positive weight.
         """
+        use_torch_threads()
         out = torch.empty(self.first.shape[0], dtype=torch.int64)
-        itself = torch.full_like(out, -1) if self.itself is None else self.itself
-        entry_weight, sender_weight = self._weights()
         _race(
-            *salts(state), self.first.numpy(), self.last.numpy(), self.sender.numpy(), self.value.numpy(), entry_weight,
-            sender_weight, self.key.numpy(), itself.numpy(), targets.numpy(), out.numpy(),
+            *salts(state), self.first.numpy(), self.last.numpy(), self.key.numpy(), self.weight.numpy(),
+            targets.numpy(), but_itself, out.numpy(),
         )  # fmt: skip
         return out
 
-    def _weights(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        entry, sender = (
-            (_NONE if weight is None else weight).to(self.value.dtype).numpy()
-            for weight in (self.entry_weight, self.sender_weight)
-        )
-        return entry, sender
-
-
-@numba.njit(inline="always")
-def _product(entry, s, value, entry_weight, sender_weight):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    # In the type of the value, so that what vanishes in the hazard vanishes here.
-    x = value[s]
-    if sender_weight.size:
-        x = x * sender_weight[s]
-    if entry_weight.size:
-        x = x * entry_weight[entry]
-    return x
-
 
 @numba.njit(cache=True, nogil=True)
-def _sum(first, last, sender, value, entry_weight, sender_weight, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    for k in range(first.size):
-        result = out.dtype.type(0)
-        for entry in range(first[k], last[k]):
-            result += _product(entry, sender[entry], value, entry_weight, sender_weight)
-        out[k] = result
+def _group(target, key, weight, first, out_key, out_weight):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """A counting sort by target that keeps the order in each; returns where each ends."""
+    for k in range(target.size):
+        first[target[k] + 1] += 1
+    for k in range(first.size - 1):
+        first[k + 1] += first[k]
+    last = first[:-1].copy()
+    for k in range(target.size):
+        at = last[target[k]]
+        # Several messages of a pair share its draw, so they must run as one; in order they stand side by side.
+        if at > first[target[k]] and out_key[at - 1] == key[k]:
+            out_weight[at - 1] += weight[k]
+        else:
+            out_key[at], out_weight[at] = key[k], weight[k]
+            last[target[k]] += 1
+    return last
 
 
-# On one thread: few senders have sent something, and only those cost a logarithm.
-@numba.njit(cache=True, nogil=True)
-def _race(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    state,  # noqa: ANN001
-    second,  # noqa: ANN001
-    first,  # noqa: ANN001
-    last,  # noqa: ANN001
-    sender,  # noqa: ANN001
-    value,  # noqa: ANN001
-    entry_weight,  # noqa: ANN001
-    sender_weight,  # noqa: ANN001
-    key,  # noqa: ANN001
-    itself,  # noqa: ANN001
-    target,  # noqa: ANN001
-    out,  # noqa: ANN001
-):
-    for k in range(first.size):
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _race(state, second, first, last, key, weight, target, but_itself, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for k in numba.prange(first.size):
         # A stream of the target's own, keyed by the sender: the pair is ordered.
         own = key_bits(state, second, target[k])
         then = mix(own)
+        draws = np.empty(_BLOCK, np.float64)
         best, winner = np.inf, NOBODY
-        entry = first[k]
-        while entry < last[k]:
-            s = sender[entry]
-            weight = 0.0
-            # Repeats of a pair share its draw, so they must run as one.
-            while entry < last[k] and key[sender[entry]] == key[s]:
-                weight += _product(entry, sender[entry], value, entry_weight, sender_weight)
-                entry += 1
-            if weight > 0.0 and s != itself[k]:
-                time = -math.log(unit_interval(key_bits(own, then, key[s]))) / weight
-                if time < best:
-                    best, winner = time, key[s]
+        for begin in range(first[k], last[k], _BLOCK):
+            size = min(_BLOCK, last[k] - begin)
+            for j in range(size):
+                draws[j] = unit_interval(key_bits(own, then, key[begin + j]))
+            for j in range(size):
+                # -log(u) >= 1 - u, so most who lose do so without a logarithm, and all who sent nothing.
+                if (1.0 - draws[j]) * _MARGIN <= best * weight[begin + j]:
+                    if but_itself and key[begin + j] == target[k]:
+                        continue
+                    time = -math.log(draws[j]) / weight[begin + j]
+                    if time < best:
+                        best, winner = time, key[begin + j]
         out[k] = winner
-
-
-@numba.njit(cache=True, nogil=True)
-def _count_entries(slot, target, value, first):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    for entry in range(target.size):
-        at = slot[target[entry]]
-        if at >= 0 and value[entry] > 0:
-            first[at + 1] += 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _fill_entries(slot, target, value, fill, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    for entry in range(target.size):
-        at = slot[target[entry]]
-        if at >= 0 and value[entry] > 0:
-            out[fill[at]] = entry
-            fill[at] += 1
-
-
-def entries_of(rows: Tensor, target: Tensor, value: Tensor, num_targets: int) -> tuple[Tensor, Tensor]:
-    """The entries of some targets, in their order, of a list in any order of targets.
-
-    Args:
-        rows: (n,) int64 targets wanted.
-        target: (num_entries,) int64 target of each entry.
-        value: (num_entries,) what was sent; entries that sent nothing are left out.
-        num_targets: Number of targets.
-
-    Returns:
-        (n + 1,) int64 first entry of each target in the second: (num_found,) int64 positions in the list.
-    """
-    slot = torch.full((num_targets,), -1, dtype=torch.int32)
-    slot[rows] = torch.arange(rows.shape[0], dtype=torch.int32)
-    first = torch.zeros(rows.shape[0] + 1, dtype=torch.int64)
-    _count_entries(slot.numpy(), target.numpy(), value.numpy(), first.numpy())
-    torch.cumsum(first, 0, out=first)
-    found = torch.empty(int(first[-1]), dtype=torch.int64)
-    _fill_entries(slot.numpy(), target.numpy(), value.numpy(), first[:-1].clone().numpy(), found.numpy())
-    return first, found

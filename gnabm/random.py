@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gnabm.columns import Keys
 from gnabm.errors import DataError
 
 _MASK = (1 << 64) - 1
@@ -26,6 +27,7 @@ _G, _A, _B = _U(_GOLDEN), _U(0xBF58476D1CE4E5B9), _U(0x94D049BB133111EB)
 _S30, _S27, _S31, _S32, _S12 = _U(30), _U(27), _U(31), _U(32), _U(12)
 _HALF = 2.0**-53
 _UNIT = 2.0**-52
+_NO_ROWS = np.empty(0, dtype=np.int64)
 
 
 def _mix_int(z: int) -> int:
@@ -94,16 +96,23 @@ def _uniform(state, second, keys, out):  # type: ignore[no-untyped-def]  # noqa:
         out[i] = unit_interval(key_bits(state, second, keys[i]))
 
 
+@numba.njit(inline="always")
+def key_at(first, keys, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Key of row i inside a kernel; `first` and `keys` are `Keys.words`."""
+    return keys[i] if keys.size else np.int64(first + i)
+
+
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _bernoulli(state, second, keys, p, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _bernoulli(state, second, first, keys, rows, some, p, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     bad = 0
-    for i in numba.prange(keys.size):
-        if p[i] > 0.0 and p[i] <= 1.0:
+    for k in numba.prange(p.size):
+        if p[k] > 0.0 and p[k] <= 1.0:
             # The hash is computed only where the event is possible.
-            out[i] = unit_interval(key_bits(state, second, keys[i])) < p[i]
+            i = rows[k] if some else np.int64(k)
+            out[k] = unit_interval(key_bits(state, second, key_at(first, keys, i))) < p[k]
         else:
-            out[i] = False
-            if p[i] != 0.0:
+            out[k] = False
+            if p[k] != 0.0:
                 bad += 1
     return bad
 
@@ -134,13 +143,14 @@ def uniform(state: int, keys: Tensor) -> Tensor:
     return out
 
 
-def bernoulli(state: int, keys: Tensor, p: Tensor) -> Tensor:
+def bernoulli(state: int, keys: Tensor | Keys, p: Tensor, rows: Tensor | None = None) -> Tensor:
     """Whether an event of probability p happens: uniform < p.
 
     Args:
         state: A salt.
-        keys: (n,) int64.
+        keys: (n,) int64 keys, or those of all rows.
         p: (n,) float32 or float64 probabilities; values of 0 cost no hash.
+        rows: (n,) int64 rows of the draws among `keys`, or None for all.
 
     Returns:
         (n,) bool.
@@ -149,10 +159,12 @@ def bernoulli(state: int, keys: Tensor, p: Tensor) -> Tensor:
         DataError: A probability is NaN or outside [0, 1].
     """
     use_torch_threads()
-    out = torch.empty(keys.shape[0], dtype=torch.bool)
+    out = torch.empty(p.shape[0], dtype=torch.bool)
     chance = p.detach().contiguous()  # a draw has no gradient; estimators in sampling.py add theirs
-    bad = _bernoulli(*salts(state), keys.contiguous().numpy(), chance.numpy(), out.numpy())
+    first, words = keys.words if isinstance(keys, Keys) else (0, keys.contiguous().numpy())
+    at = _NO_ROWS if rows is None else rows.numpy()
+    bad = _bernoulli(*salts(state), first, words, at, rows is not None, chance.numpy(), out.numpy())
     if bad:
-        first = chance[~((chance >= 0) & (chance <= 1))][0].item()
-        raise DataError(f"a probability must lie in [0, 1], got {first} ({bad} such rows); check the rule's rates")
+        wrong = chance[~((chance >= 0) & (chance <= 1))][0].item()
+        raise DataError(f"a probability must lie in [0, 1], got {wrong} ({bad} such rows); check the rule's rates")
     return out

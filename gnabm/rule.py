@@ -14,13 +14,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from gnabm.agents import Agents, Column, StageName
+from gnabm.agents import Agents, Column, Stage, StageName
 from gnabm.errors import ConfigError, ConflictError, ShapeError
 from gnabm.exchange import ShardGroup, total
 from gnabm.messages import nonzero_rows
 from gnabm.neighbours import Neighbours
-from gnabm.random import salt, uniform
-from gnabm.sampling import Estimator, zero_where
+from gnabm.random import bernoulli, salt, uniform
+from gnabm.sampling import Estimator, Hard, zero_where
+from gnabm.scan import event_rows
 
 Merge = Literal["sole", "exclusive", "adds"]
 """How a rule writes a field: alone, for agents that no other rule changes in that step, or as an increment."""
@@ -68,6 +69,30 @@ class Rule(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__}.forward must return the fields that it changes")
 
+    def fused(self, agents: Agents, contacts: Neighbours, step: Step) -> tuple[Tensor, Mapping[str, Column]] | None:
+        """The same as `where` and `forward` by a kernel of its own, in a forward run with `messages="auto"`.
+
+        Args:
+            agents: Everyone, at the start of the phase.
+            contacts: The contact graph.
+            step: Time, keyed draws, totals.
+
+        Returns:
+            The rows that change (n,) int64, ascending, and their new values; None where there is no such kernel, and
+            `forward` is called.
+        """
+        return None
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether `fused` stands for `forward`: not where a subclass overrides only one of them."""
+        kernel = _defined_by(type(self), "fused")
+        return kernel is not Rule and all(issubclass(kernel, _defined_by(type(self), n)) for n in ("forward", "where"))
+
+
+def _defined_by(kind: type, name: str) -> type:
+    return next(parent for parent in kind.__mro__ if name in vars(parent))
+
 
 @dataclass(eq=False)
 class Step:
@@ -108,7 +133,15 @@ class Step:
         """Day of the week, 0 = Monday."""
         return self.date.weekday()
 
-    def _stream(self, name: str) -> int:
+    def stream(self, name: str) -> int:
+        """Salt of a stream of the rule in this step; each can be taken once.
+
+        Args:
+            name: Name of the stream within the rule.
+
+        Raises:
+            ConflictError: The rule took it before.
+        """
         if name in self.used:
             raise ConflictError(
                 f"rule {self.rule!r} draws twice from its stream {name!r} in one step; give one of them another name="
@@ -136,7 +169,7 @@ class Step:
             p = p.expand(num_rows)
         if p.shape != (num_rows,):
             raise ShapeError(f"{self.rule}: expected ({num_rows},) probabilities, got {tuple(p.shape)}")
-        state = self._stream(name)
+        state = self.stream(name)
         if torch.is_grad_enabled():
             drawn = self.estimator(state, self.agents.key, p)
             if where is None:
@@ -147,11 +180,11 @@ class Step:
             return masked
         if where is not None:
             p = zero_where(where, p)
-        # The key of an agent is looked up, and hashed, only where the event is possible.
+        if isinstance(self.estimator, Hard):
+            return bernoulli(state, self.agents.keys, p, self.agents.rows)
         at = nonzero_rows(p)
-        keys = self.agents.everyone.key.index_select(0, at if self.agents.rows is None else self.agents.rows[at])
         flags = torch.zeros(num_rows, dtype=torch.bool)
-        flags[at] = self.estimator(state, keys, p.index_select(0, at))
+        flags[at] = self.estimator(state, self.agents.key.index_select(0, at), p.index_select(0, at))
         return flags
 
     def uniform(self, name: str = "uniform") -> Tensor:
@@ -163,7 +196,7 @@ class Step:
         Returns:
             (num_rows,) float64, without gradient.
         """
-        return uniform(self._stream(name), self.agents.key)
+        return uniform(self.stream(name), self.agents.key)
 
     def total(self, x: Tensor) -> Tensor:
         """Sum over all agents of all shards, the same bits on any number of shards.
@@ -200,6 +233,12 @@ class SeedAtRandom(Rule):
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Move them."""
         return {"stage": agents.stage.move(self.source, self.target, step.bernoulli(self.share))}
+
+    def fused(self, agents: Agents, contacts: Neighbours, step: Step) -> tuple[Tensor, Mapping[str, Column]]:
+        """Move them, drawing only for those in the source stage."""
+        stage: Stage = agents.stage
+        rows = event_rows(step.stream("bernoulli"), agents.keys, stage.codes, self.source, self.share)
+        return rows, {"stage": stage.all_in(self.target, rows)}
 
 
 class SeedAgents(Rule):

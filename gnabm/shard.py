@@ -17,14 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnabm.agents import Field
+from gnabm.columns import Columns, Keys, coded, read_rows
 from gnabm.contacts import Array, Edges, Mixing, Places
 from gnabm.errors import DataError
 from gnabm.exchange import ShardGroup, Solo
-from gnabm.halo import Halo, connect, number
+from gnabm.halo import Halo, Out, connect, number, split_out
 from gnabm.messages import transpose
+from gnabm.order import group_rows
 from gnabm.population import Population
 
 _PLACES_PER_READ = 1 << 16
+_ROWS_PER_COUNT = 1 << 24
+_NO_WEIGHT = torch.empty(0, dtype=torch.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +40,38 @@ class EdgeShard:
         source: (num_edges,) int32.
         weight: (num_edges,) float32 or None.
         num_sources: Number of sources.
+        first_owned: Place of the first owned agent among the sources.
     """
 
     indptr: Tensor
     source: Tensor
     weight: Tensor | None
     num_sources: int
+    first_owned: int
 
     @cached_property
-    def out(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The same edges by source: indptr, target, weight."""
+    def out(self) -> Out:
+        """The same edges by source: indptr (num_sources + 1,), target, weight."""
         return transpose(self.indptr, self.source, self.num_sources, self.weight)
+
+    @property
+    def interior(self) -> Out:
+        """Edges to the targets that need no source of another shard: pushed while an exchange is under way.
+
+        By *owned row*, the numbering of those who send: indptr (num_owned + 1,), target, weight.
+        """
+        return self._split[0]
+
+    @property
+    def boundary(self) -> Out | None:
+        """The edges to all other targets, by source as in `out`; None where there are none."""
+        return self._split[1]
+
+    @cached_property
+    def _split(self) -> tuple[Out, Out | None]:
+        if self.num_sources == self.indptr.shape[0] - 1:
+            return self.out, None
+        return split_out(self.indptr, self.source, self.weight, self.first_owned, self.num_sources)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,32 +79,51 @@ class PlaceShard:
     """The places of the owned agents, with all their members as sources.
 
     Args:
-        place: (num_owned,) int32 place, -1 for none; places are renumbered within the shard.
-        of_source: (num_sources,) int32 place of each source, -1 for none.
-        indptr: (num_places + 1,) int64.
-        member: (num_members,) int32 sources, ascending within a place.
-        weight: (num_places,) float32 contacts per day with each co-member.
-        activity: (num_sources,) float32 activity of each source, or None for 1.
+        of_source: (num_sources,) int32 place of each source, -1 for none; places are renumbered within the shard.
+        num_owned: Number of owned agents.
+        num_places: Number of places.
+        weight: (num_places,) float32 contacts per day with each co-member, or None for 1.
+        activity_code: (num_sources,) code of the activity of each source (uint8 where 256 suffice), or None for 1.
+        activity_table: (num_codes,) float32 activities.
         first_owned: Place of the first owned agent among the sources.
     """
 
-    place: Tensor
     of_source: Tensor
-    indptr: Tensor
-    member: Tensor
-    weight: Tensor
-    activity: Tensor | None
+    num_owned: int
+    num_places: int
+    weight: Tensor | None
+    activity_code: Tensor | None
+    activity_table: Tensor
     first_owned: int
+
+    @property
+    def place(self) -> Tensor:
+        """(num_owned,) int32 place of each owned agent, -1 for none."""
+        return self.of_source.narrow(0, self.first_owned, self.num_owned)
+
+    @property
+    def own_activity_code(self) -> Tensor | None:
+        """(num_owned,) code of the activity of each owned agent, or None for 1."""
+        return None if self.activity_code is None else self.activity_code.narrow(0, self.first_owned, self.num_owned)
+
+    @cached_property
+    def activity(self) -> Tensor | None:
+        """(num_sources,) float32 activity of each source, or None for 1; only the plain kernels ask for it."""
+        code = self.activity_code
+        return None if code is None else self.activity_table.index_select(0, code.to(torch.int32))
 
     @property
     def own_activity(self) -> Tensor | None:
         """(num_owned,) activity of the owned agents, or None for 1."""
-        return None if self.activity is None else self.activity.narrow(0, self.first_owned, self.place.shape[0])
+        return None if self.activity is None else self.activity.narrow(0, self.first_owned, self.num_owned)
 
-    @property
-    def num_places(self) -> int:
-        """Number of places that an owned agent visits."""
-        return self.weight.shape[0]
+    @cached_property
+    def members(self) -> tuple[Tensor, Tensor]:
+        """First member of each place (num_places + 1,) int64, and members (num_members,) int32, ascending in a place.
+
+        Only pull, tracing and explanations ask who the members are.
+        """
+        return group_rows(self.of_source, self.num_places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,20 +133,25 @@ class MixingShard:
     Args:
         layer: The layer (its tables are small).
         group: (num_owned,) uint8.
-        area: (num_owned,) int64.
-        members: (num_owned,) int64 owned rows ordered by group, then row.
-        members_start: (num_groups + 1,) int64 first member of each group.
+        area_start: (num_areas + 1,) int64 first owned row of each area.
+        members: (num_owned,) int32 owned rows ordered by group, then row.
         first: (num_shards + 1, num_groups) int64 agents of a group before each shard.
         keyed_name: Name of the layer, its stream of draws.
     """
 
     layer: Mixing
     group: Tensor
-    area: Tensor
+    area_start: NDArray[np.int64]
     members: Tensor
-    members_start: Tensor
     first: Tensor
     keyed_name: str
+
+    @property
+    def cells(self) -> Tensor:
+        """(num_owned,) int32 area and group of each owned agent, as area * num_groups + group."""
+        num_areas, num_groups = self.layer.counts.shape
+        cells = np.repeat(np.arange(num_areas, dtype=np.int32) * np.int32(num_groups), np.diff(self.area_start))
+        return torch.from_numpy(cells).add_(self.group)
 
 
 LayerShard = EdgeShard | PlaceShard | MixingShard
@@ -115,7 +164,7 @@ class Shard:
     Args:
         group: The shards of the run.
         bounds: (num_shards + 1,) first row of each shard.
-        columns: Attribute columns of the owned rows, `key` among them.
+        columns: Attribute columns of the owned rows, `key` among them, read when they are first asked for.
         fields: What the columns mean.
         layers: Layers of the owned rows by name.
         halo: The static exchange of all layers.
@@ -123,7 +172,7 @@ class Shard:
 
     group: ShardGroup
     bounds: tuple[int, ...]
-    columns: dict[str, Tensor]
+    columns: Columns
     fields: dict[str, Field]
     layers: dict[str, LayerShard]
     halo: Halo
@@ -132,6 +181,16 @@ class Shard:
     def num_owned(self) -> int:
         """Number of owned agents."""
         return self.bounds[self.group.rank + 1] - self.bounds[self.group.rank]
+
+    @property
+    def num_sources(self) -> int:
+        """Number of agents that an owned agent may hear, itself included: owned ones and halo."""
+        return self.num_owned + sum(self.halo.receive)
+
+    @property
+    def keys(self) -> Keys:
+        """Keys of the owned agents."""
+        return self.columns.keys_of_rows
 
     @property
     def first_row(self) -> int:
@@ -152,10 +211,9 @@ def cut(population: Population, group: ShardGroup | None = None, bounds: Sequenc
     if len(edges) != group.size + 1 or edges[0] != 0 or edges[-1] != population.num_agents or min(np.diff(edges)) < 1:
         raise DataError(f"bounds {edges} do not cut {population.num_agents} agents into {group.size} shards of >= 1")
     low, high = edges[group.rank], edges[group.rank + 1]
-    columns = {name: torch.from_numpy(np.array(column[low:high])) for name, column in population.columns.items()}
-    columns.setdefault("key", torch.arange(low, high, dtype=torch.int64))
-    columns["key"] = columns["key"].to(torch.int64)
-    raw: dict[str, Any] = {name: _read(layer, low, high) for name, layer in population.contacts.layers.items()}
+    columns = Columns(population.columns, low, high)
+    alone = group.size == 1
+    raw: dict[str, Any] = {name: _read(layer, low, high, alone) for name, layer in population.contacts.layers.items()}
     sources, halo = connect(raw, edges, group)
     layers = {
         name: _localise(name, layer, raw[name], sources, edges, group, halo)
@@ -164,36 +222,37 @@ def cut(population: Population, group: ShardGroup | None = None, bounds: Sequenc
     return Shard(group, edges, columns, dict(population.fields), layers, halo)
 
 
-def _read(layer: Edges | Places | Mixing, low: int, high: int) -> dict[str, NDArray[Any] | None]:
+def _read(layer: Edges | Places | Mixing, low: int, high: int, alone: bool) -> dict[str, Any]:
     """Read what the rows [low, high) need of a layer, sources as global rows."""
     match layer:
         case Edges():
-            indptr = np.asarray(layer.indptr[low : high + 1])
+            indptr = read_rows(layer.indptr, low, high + 1, np.int64)
             first, last = int(indptr[0]), int(indptr[-1])
-            weight = None if layer.weight is None else np.asarray(layer.weight[first:last])
-            return {"indptr": indptr - first, "rows": np.asarray(layer.source[first:last]), "weight": weight}
+            weight = None if layer.weight is None else read_rows(layer.weight, first, last, np.float32)
+            return {"indptr": indptr - first, "rows": read_rows(layer.source, first, last), "weight": weight}
         case Places():
-            place = np.asarray(layer.place[low:high])
-            activity = None if layer.activity is None else np.asarray(layer.activity[low:high], dtype=np.float32)
-            touched = _distinct(place[place >= 0], layer.num_places)
-            found = {"place": place, "activity": activity, "touched": touched}
+            place = read_rows(layer.place, low, high, np.int32)
+            if alone:
+                return {"place": place}
+            touched = _distinct(place, layer.num_places)
             if touched.size == layer.num_places:
-                return {**found, "indptr": layer.indptr[:], "rows": layer.member[:]}
-            indptr, member = _read_places(layer.indptr, layer.member, touched)
-            return {**found, "indptr": indptr, "rows": member}
+                size, member = np.diff(read_rows(layer.indptr, 0, layer.num_places + 1)), layer.member[:]
+            else:
+                size, member = _read_places(layer.indptr, layer.member, touched)
+            return {"place": place, "touched": touched, "size": size, "rows": member}
         case Mixing():
-            return {"group": np.asarray(layer.group[low:high]), "rows": np.empty(0, dtype=np.int64)}
+            return {"group": read_rows(layer.group, low, high), "rows": np.empty(0, dtype=np.int64)}
 
 
 def _distinct(codes: NDArray[Any], num_codes: int) -> NDArray[np.int64]:
-    """The codes that occur, ascending; by marking, since sorting millions of them took longer than reading them."""
-    occurs = np.zeros(num_codes, dtype=bool)
-    occurs[codes] = True
-    return np.flatnonzero(occurs)
+    """The codes >= 0 that occur, ascending; by marking, since sorting millions took longer than reading them."""
+    occurs = np.zeros(num_codes + 1, dtype=bool)
+    occurs[codes] = True  # -1 marks the one after the last
+    return np.flatnonzero(occurs[:-1])
 
 
 def _read_places(indptr: Array, member: Array, touched: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    sizes, members = [np.zeros(1, dtype=np.int64)], []
+    sizes, members = [np.empty(0, dtype=np.int64)], []
     for block in np.unique(touched // _PLACES_PER_READ):
         start = int(block) * _PLACES_PER_READ
         wanted = touched[(touched >= start) & (touched < start + _PLACES_PER_READ)] - start
@@ -204,7 +263,7 @@ def _read_places(indptr: Array, member: Array, touched: NDArray[Any]) -> tuple[N
         keep[wanted] = True
         sizes.append(size[keep])
         members.append(chunk[np.repeat(keep, size)])
-    return np.cumsum(np.concatenate(sizes)), np.concatenate(members) if members else np.empty(0, dtype=np.int64)
+    return np.concatenate(sizes), np.concatenate(members) if members else np.empty(0, dtype=np.int64)
 
 
 def _localise(
@@ -212,34 +271,48 @@ def _localise(
     bounds: tuple[int, ...], group: ShardGroup, halo: Halo,
 ) -> LayerShard:  # fmt: skip
     num_sources = bounds[-1] if sources is None else sources.size
-    rows = raw["rows"] if sources is None else number(raw["rows"], sources, *bounds[group.rank : group.rank + 2])
     if num_sources >= 2**31:
         raise DataError(f"a shard of {num_sources} sources is too large for 32-bit rows; use more shards")
     match layer:
         case Edges():
-            weight = None if raw["weight"] is None else torch.from_numpy(raw["weight"].astype(np.float32))
-            indptr = torch.from_numpy(raw["indptr"].astype(np.int64))
-            return EdgeShard(indptr, torch.from_numpy(rows.astype(np.int32)), weight, num_sources)
+            rows = raw["rows"] if sources is None else number(raw["rows"], sources, *bounds[group.rank :][:2])
+            weight = None if raw["weight"] is None else torch.from_numpy(raw["weight"])
+            source = torch.from_numpy(rows.astype(np.int32, copy=False))
+            return EdgeShard(torch.from_numpy(raw["indptr"]), source, weight, num_sources, halo.first[group.rank])
         case Places():
-            indptr, place = raw["indptr"].astype(np.int64), raw["place"]
-            size = np.diff(indptr)
-            local = place.astype(np.int32)
-            if raw["touched"].size != layer.num_places:
-                numbered = np.full(layer.num_places, -1, dtype=np.int32)
-                numbered[raw["touched"]] = np.arange(raw["touched"].size, dtype=np.int32)
-                local = np.where(place >= 0, numbered[place], np.int32(-1))
-            of_source = np.full(num_sources, -1, dtype=np.int32)
-            of_source[rows] = np.repeat(np.arange(size.size, dtype=np.int32), size)
-            own = None if raw["activity"] is None else torch.from_numpy(raw["activity"])
-            with torch.no_grad():  # activities are data
-                activity = None if own is None else halo.dense(group, own)
-            return PlaceShard(
-                torch.from_numpy(local), torch.from_numpy(of_source), torch.from_numpy(indptr),
-                torch.from_numpy(rows.astype(np.int32)), torch.from_numpy(layer.weights(size)), activity,
-                halo.first[group.rank],
-            )  # fmt: skip
+            return _localise_places(layer, raw, sources, bounds, group, halo)
         case Mixing():
             return _localise_mixing(name, layer, raw["group"], bounds, group)
+
+
+def _localise_places(
+    layer: Places, raw: dict[str, Any], sources: NDArray[np.int64] | None, bounds: tuple[int, ...], group: ShardGroup,
+    halo: Halo,
+) -> PlaceShard:  # fmt: skip
+    low, high = bounds[group.rank], bounds[group.rank + 1]
+    code, table = (None, _NO_WEIGHT) if layer.activity is None else coded(layer.activity, low, high)
+    if sources is None:
+        size = None if layer.contacts is None else _sizes(raw["place"], layer.num_places)
+        of_source, num_places = torch.from_numpy(raw["place"]), layer.num_places
+    else:
+        size, num_places = raw["size"], raw["touched"].size
+        rows = number(raw["rows"], sources, low, high)
+        of_source = torch.full((sources.size,), -1, dtype=torch.int32)
+        of_source.numpy()[rows] = np.repeat(np.arange(num_places, dtype=np.int32), size)
+        if code is not None:
+            with torch.no_grad():  # activities are data
+                dense = halo.dense(group, table.index_select(0, code.to(torch.int32)))
+            code, table = coded(dense.numpy(), 0, sources.size)
+    weight = None if size is None or layer.contacts is None else torch.from_numpy(layer.weights(size))
+    return PlaceShard(of_source, high - low, num_places, weight, code, table, halo.first[group.rank])
+
+
+def _sizes(place: NDArray[np.int32], num_places: int) -> NDArray[np.int64]:
+    """(num_places,) members of each place."""
+    size = np.zeros(num_places + 1, dtype=np.int64)
+    for at in range(0, place.size, _ROWS_PER_COUNT):
+        size += np.bincount(place[at : at + _ROWS_PER_COUNT] + 1, minlength=num_places + 1)
+    return size[1:]
 
 
 def _localise_mixing(
@@ -252,17 +325,14 @@ def _localise_mixing(
             f"layer {name!r}: rows {low}..{high - 1} hold groups {codes.min()}..{codes.max()}, outside "
             f"0..{num_groups - 1}; rebuild the layer with the groups of its matrix"
         )
-    here = torch.from_numpy(np.bincount(codes, minlength=num_groups).astype(np.int64))
-    counts = torch.stack(group.all_to_all([here] * group.size))
+    own = torch.from_numpy(codes.astype(np.uint8, copy=False))
+    start, members = group_rows(own, num_groups)
+    counts = torch.stack(group.all_to_all([start.diff()] * group.size))
     first = torch.zeros(group.size + 1, num_groups, dtype=torch.int64)
     first[1:] = torch.cumsum(counts, 0)
     if not np.array_equal(first[-1].numpy(), np.asarray(layer.counts).sum(0)):
         raise DataError(f"layer {name!r}: counts by area and group do not match the agents' groups; rebuild the layer")
-    start = torch.zeros(num_groups + 1, dtype=torch.int64)
-    start[1:] = torch.cumsum(here, 0)
-    area = np.searchsorted(np.asarray(layer.area_start), np.arange(low, high), side="right") - 1
-    members = np.argsort(codes, kind="stable")
-    return MixingShard(
-        layer, torch.from_numpy(codes.astype(np.uint8)), torch.from_numpy(area), torch.from_numpy(members), start,
-        first, name,
-    )  # fmt: skip
+    if int(first.max()) >= 2**31:
+        raise DataError(f"layer {name!r}: a group of {int(first.max())} agents is too large for 32-bit rows; split it")
+    area_start = np.clip(np.asarray(layer.area_start, dtype=np.int64) - low, 0, high - low)
+    return MixingShard(layer, own, area_start, members, first, name)

@@ -15,7 +15,7 @@ from gnabm.contacts import Contacts
 from gnabm.errors import ConfigError, DataError, KindError, ShapeError, UnknownFieldError, nearest
 from gnabm.linelist import as_frame, in_order
 from gnabm.memory import keep_heap
-from gnabm.merge import Change, Mask, collect, merge
+from gnabm.merge import Change, Mask, collect, merge, write_rows
 from gnabm.messages import nonzero_rows
 from gnabm.mixing import MixingTables
 from gnabm.model import Model
@@ -95,8 +95,9 @@ class Simulation:
         state = model.columns(shard.num_owned)
         if self.differentiable:
             state = {n: c.with_flags(torch.float32) if isinstance(c, Stage) else c for n, c in state.items()}
-        self.agents = Agents({**shard.columns, **state}, {**shard.fields, **model.fields()})
-        self.observer = Observer(model.observe, shard)
+        self.agents = Agents(state, {**shard.fields, **model.fields()}, attributes=shard.columns)
+        self.writable: set[str] = set()
+        self.observer = self._observer(model)
         self.ahead = list(check_periods(model, changes))
         self.tracer = self._tracer(start) if infections else None
         if snapshot is not None:
@@ -122,6 +123,9 @@ class Simulation:
             tracer.expect(model)
         return tracer
 
+    def _observer(self, model: Model) -> Observer:
+        return Observer(model.observe, self.shard, plain=self.differentiable or self.messages == "pull")
+
     def _mode(self) -> AbstractContextManager[object]:
         return torch.enable_grad() if self.differentiable else torch.no_grad()
 
@@ -130,6 +134,9 @@ class Simulation:
         self._begin_period()
         with self._mode():
             before = self.agents
+            # What stays as it was for the observables is copied on its first change in the step.
+            kept = self.agents.state if self.observer.needs_before else _stages(self.agents)
+            self.writable -= set(kept)
             for phase in self.model.phases:
                 self._phase(phase)
             self.observed = self.observer(before, self.agents)
@@ -141,7 +148,7 @@ class Simulation:
         while self.ahead and self.ahead[0].step <= self.index:
             period = self.ahead.pop(0)
             self.model, self.seed = period.model, period.seed
-            self.observer = Observer(period.model.observe, self.shard)
+            self.observer = self._observer(period.model)
 
     def _possible(self, rule: Rule, agents: Agents) -> Tensor | None:
         """(num_owned,) bool of the agents that a rule can change, or None for all."""
@@ -166,11 +173,53 @@ class Simulation:
         for rule in rules:
             for name, change in self._apply(rule, neighbours).items():
                 changes.setdefault(name, []).append(change)
-        keys: Tensor = self.agents.key
-        merged = {n: merge(n, self.agents.columns[n], c, keys) for n, c in changes.items()}
-        self.agents = self.agents.replace(merged)
+        self.agents = self.agents.replace({name: self._merged(name, c) for name, c in changes.items()})
+
+    def _merged(self, name: str, changes: Sequence[Change]) -> Column:
+        """The next value of a field; in a forward run changes of rows go into the column itself, once it is our own."""
+        old = self.agents.columns[name]
+        if self.differentiable or any(change.rows is None for change in changes):
+            self.writable.discard(name)
+            return merge(name, old, changes, self.agents.key)
+        column = old.codes if isinstance(old, Stage) else old
+        if name not in self.writable:
+            column = column.clone()
+            self.writable.add(name)
+        write_rows(name, column, changes, self.agents.keys)
+        return Stage(old.family, column) if isinstance(old, Stage) else column
+
+    def _fused(self, rule: Rule, neighbours: Neighbours) -> dict[str, Change] | None:
+        """What a rule changes by its own kernel; None where it has none, or the run wants plain rules."""
+        if self.differentiable or self.messages != "auto" or not rule.has_kernel:
+            return None
+        asked: list[Asked] | None = [] if self.tracer is not None and rule.infects else None
+        contacts, step = neighbours.only(None, asked), self._step(rule, self.agents)
+        made = rule.fused(self.agents, contacts, step)
+        if made is None:
+            return None
+        rows, returned = made
+        changes = collect(rule, returned, self.agents.only(rows), None)
+        if self.tracer is not None and rule.infects:
+            self.tracer.note(rule, step, changes.get("stage"), contacts)
+        return changes
+
+    def _step(self, rule: Rule, shown: Agents) -> Step:
+        observed = {} if self.index < 0 else self.observed
+        return Step(
+            self.index, self.dt, self.seed, observed, self.start, rule.name, shown, self.estimator, self.shard.group
+        )
 
     def _apply(self, rule: Rule, neighbours: Neighbours) -> dict[str, Change]:
+        changes = self._fused(rule, neighbours)
+        if changes is None:
+            changes = self._plain(rule, neighbours)
+        if self.tap is not None:
+            keys: Tensor = self.agents.key
+            for name, change in changes.items():
+                self.tap(self.index, rule.name, name, merge(name, self.agents.columns[name], [change], keys))
+        return changes
+
+    def _plain(self, rule: Rule, neighbours: Neighbours) -> dict[str, Change]:
         rows = mask = None
         possible = self._possible(rule, self.agents)
         if possible is not None and self.differentiable:
@@ -181,10 +230,7 @@ class Simulation:
             rows = nonzero_rows(possible)
         before = self.agents.versions()
         shown = self.agents if rows is None else self.agents.only(rows)
-        step = Step(
-            self.index, self.dt, self.seed, {} if self.index < 0 else self.observed, self.start, rule.name,
-            shown, self.estimator, self.shard.group,
-        )  # fmt: skip
+        step = self._step(rule, shown)
         asked: list[Asked] | None = [] if self.tracer is not None and rule.infects else None
         contacts = neighbours.only(rows, asked)
         returned = self._ask(rule, shown, contacts, step)
@@ -197,11 +243,11 @@ class Simulation:
         changes = collect(rule, returned, shown, mask)
         if self.tracer is not None and rule.infects:
             self.tracer.note(rule, step, changes.get("stage"), contacts)
-        if self.tap is not None:
-            keys: Tensor = self.agents.key
-            for name, change in changes.items():
-                self.tap(self.index, rule.name, name, merge(name, self.agents.columns[name], [change], keys))
         return changes
+
+
+def _stages(agents: Agents) -> list[str]:
+    return [name for name, column in agents.state.items() if isinstance(column, Stage)]
 
 
 def simulate(
@@ -254,7 +300,7 @@ def simulate(
         for name, value in run.advance().items():
             observed[name].append(value)
         for name in record:
-            fields[name].append(as_numpy(run.agents.columns[name]))
+            fields[name].append(as_numpy(run.agents.columns[name]).copy())
     schema = Schema.of(model, shard, observed=run.observed, dt=dt, start=start, record=record)
     return Trajectory(
         schema,

@@ -14,21 +14,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from gnabm.agents import Stage
 from gnabm.errors import ConfigError, ConflictError, DataError, ShapeError
+from gnabm.infectors import Infectors, SourceKeys
 from gnabm.linelist import Batch, Legend
 from gnabm.merge import Change
 from gnabm.messages import nonzero_rows
 from gnabm.model import Model
-from gnabm.neighbours import Asked, NeighbourLayer, Neighbours, Sent
-from gnabm.race import NOBODY, Senders, entries_of
+from gnabm.neighbours import Asked, Neighbours
+from gnabm.race import NOBODY
 from gnabm.random import salt, uniform
 from gnabm.rule import Rule, Step
-from gnabm.shard import EdgeShard, MixingShard, PlaceShard, Shard
+from gnabm.shard import MixingShard, Shard
 
 _STREAMS = ("layer", "infector")
 
@@ -63,9 +65,7 @@ class Tracer:
                     "can be named as the infector; draw the contacts (run.mixing: drawn), or do not record infections"
                 )
         self.shard, self.dt, self.start = shard, dt, start
-        self.key = shard.columns["key"]
-        self.source_key = shard.halo.dense(shard.group, self.key)
-        self.first_owned = shard.halo.first[shard.group.rank]
+        self.source_keys = SourceKeys(shard)
         self.names = list(shard.layers)
         self.noted: list[_Noted] = []
 
@@ -129,63 +129,23 @@ class Tracer:
         self, rule: Rule, contacts: Neighbours, hazard: Asked, rows: Tensor, infector: Tensor, code: Tensor
     ) -> None:
         """Fill in layer and infector of the rows, which were infected by their contacts."""
-        keys = self.key.index_select(0, rows)
-        sent = contacts.send(hazard.x)
-        seen = rows if contacts.rows is None else torch.searchsorted(contacts.rows, rows)
-        parts, senders = [], []
-        for name in self.shard.layers:
-            layer_sum, found = self._layer(contacts[name], sent, rows)
+        keys = self.shard.keys.take(rows)
+        infectors = Infectors(self.source_keys, contacts, hazard.sent, rows)
+        parts = torch.zeros(len(self.shard.layers), rows.shape[0], dtype=torch.float64)
+        for part, name in zip(parts, self.shard.layers, strict=True):
             factor = hazard.weights.get(name, 1.0)
             if isinstance(factor, Tensor) and factor.dim() > 0:  # one per row that the rule saw
-                factor = factor.index_select(0, seen)
-            parts.append((layer_sum * factor).to(torch.float64))
-            senders.append(found)
+                factor = factor.index_select(0, _seen(contacts.rows, rows))
+            elif factor == 0:
+                continue
+            part.copy_(infectors.received(name) * factor)
         chosen = _choose(parts, uniform(salt(contacts.seed, contacts.step, f"{rule.name}/layer"), keys))
         state = salt(contacts.seed, contacts.step, f"{rule.name}/infector")
-        for number, found in enumerate(senders):
+        for number, name in enumerate(self.shard.layers):
             at = nonzero_rows(chosen == number)
             if at.numel():
-                infector[at] = found.take(at).winners(state, keys.index_select(0, at))
+                infector[at] = infectors.winners(name, at, state, keys.index_select(0, at))
                 code[at] = number
-
-    def _layer(self, contacts: NeighbourLayer, sent: Sent, rows: Tensor) -> tuple[Tensor, Senders]:
-        """What some rows received through a layer, and from whom."""
-        layer = self.shard.layers[contacts.name]
-        match layer:
-            case EdgeShard():
-                found = Senders(
-                    layer.indptr.index_select(0, rows), layer.indptr.index_select(0, rows + 1), layer.source,
-                    self._values(sent), self.source_key, entry_weight=layer.weight,
-                )  # fmt: skip
-                return found.sums(), found
-            case PlaceShard():
-                place = layer.place.index_select(0, rows).to(torch.int64)
-                at = place.clamp(min=0)  # agents without a place receive nothing here and so are never asked
-                found = Senders(
-                    layer.indptr.index_select(0, at), layer.indptr.index_select(0, at + 1), layer.member,
-                    self._values(sent), self.source_key, sender_weight=layer.activity,
-                    itself=rows + self.first_owned,
-                )  # fmt: skip
-                return contacts.graph.only(rows)[contacts.name].received(sent), found
-            case MixingShard():
-                drawn = contacts.drawn(layer, sent)
-                first, at = entries_of(rows, drawn.target, drawn.value, self.shard.num_owned)
-                assert drawn.sender is not None
-                found = Senders(
-                    first[:-1], first[1:], torch.arange(at.shape[0], dtype=torch.int32),
-                    drawn.value.index_select(0, at), drawn.sender.index_select(0, at),
-                )  # fmt: skip
-                return found.sums() if self.dt == 1.0 else found.sums() / self.dt, found
-
-    def _values(self, sent: Sent) -> Tensor:
-        """(num_sources,) what every source sent; from what the sums have exchanged already."""
-        if not sent.push or self.shard.group.size == 1:
-            return sent.dense
-        if sent.scattered is None:
-            active, value = sent.active
-            sent.scattered = torch.zeros(self.source_key.shape[0], dtype=value.dtype)
-            sent.scattered[active] = value
-        return sent.scattered
 
     def take(self, until: int) -> Batch:
         """Hand over the records of the steps before `until`, in the order in which they were noted.
@@ -202,7 +162,7 @@ class Tracer:
         number = [noted.rows.shape[0] for noted in told]
         steps = np.repeat(np.array([noted.step for noted in told], dtype=np.int32), number)
         batch = {
-            "agent": self.key.index_select(0, rows).numpy(),
+            "agent": self.shard.keys.take(rows).numpy(),
             "step": steps,
             "infector": infector.numpy(),
             "layer": code.numpy(),
@@ -224,6 +184,11 @@ def _changed_rows(change: Change | None) -> Tensor:
     return at if change.rows is None else change.rows.index_select(0, at)
 
 
+def _seen(shown: Tensor | None, rows: Tensor) -> Tensor:
+    """(n,) places of rows among those that a rule was shown."""
+    return rows if shown is None else torch.searchsorted(shown, rows)
+
+
 def _hazard(rule: Rule, asked: Sequence[Asked]) -> Asked | None:
     """The sum that is the hazard of a rule, or None when it infects without contacts."""
     if not asked:
@@ -235,35 +200,45 @@ def _hazard(rule: Rule, asked: Sequence[Asked]) -> Asked | None:
             "contacts.sum_neighbours(x, {layer: weight}), with weight 0 for layers that do not count, and split a rule "
             "that has several hazards"
         )
-    if asked[0].x.dim() != 1:
+    if asked[0].sent.dim != 1:
         raise ShapeError(
-            f"rule {rule.name!r} sends {tuple(asked[0].x.shape)} values; infections are traced through one value per "
-            "agent, so send what transmits as (num_agents,)"
+            f"rule {rule.name!r} sends {tuple(asked[0].sent.x.shape)} values; infections are traced through one value "
+            "per agent, so send what transmits as (num_agents,)"
         )
     return asked[0]
 
 
-def _choose(parts: Sequence[Tensor], u: Tensor) -> Tensor:
+def _choose(parts: Tensor, u: Tensor) -> Tensor:
     """Draw one part for each row, with probability proportional to its value.
 
     Args:
-        parts: Values (n,) float64, >= 0.
+        parts: (num_parts, n) float64 values, >= 0.
         u: (n,) uniform numbers.
 
     Returns:
         (n,) int64 part; -1 where all are 0, which means that the infection did not come from contacts.
     """
-    total = torch.zeros_like(u)
-    upto = []
-    for part in parts:
-        if bool((part < 0).any()):
-            raise DataError("a hazard below 0 has no shares; send and weigh by numbers >= 0 to record infections")
-        total = total + part
-        upto.append(total)
-    chosen = torch.full(u.shape, -1, dtype=torch.int64)
-    # Backwards, so that the first part whose cumulative share exceeds u stands; u < 1 may round to the total, which
-    # the last part that has a share then takes.
-    for number in reversed(range(len(parts))):
-        has = parts[number] > 0
-        chosen = torch.where(has & ((upto[number] > u * total) | (chosen < 0)), number, chosen)
+    chosen = torch.empty(u.shape, dtype=torch.int64)
+    if not _choose_parts(parts.numpy(), u.numpy(), chosen.numpy()):
+        raise DataError("a hazard below 0 has no shares; send and weigh by numbers >= 0 to record infections")
     return chosen
+
+
+@numba.njit(cache=True, nogil=True)
+def _choose_parts(parts, u, chosen):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for k in range(u.size):
+        total, last = 0.0, -1
+        for number in range(parts.shape[0]):
+            if parts[number, k] < 0:
+                return False
+            if parts[number, k] > 0:
+                last = number
+            total += parts[number, k]
+        chosen[k], upto = last, 0.0
+        # The first part whose cumulative share exceeds u; u < 1 may round to the total, which the last one then takes.
+        for number in range(last):
+            upto += parts[number, k]
+            if parts[number, k] > 0 and upto > u[k] * total:
+                chosen[k] = number
+                break
+    return True

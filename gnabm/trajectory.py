@@ -17,16 +17,18 @@ import zarr
 from torch import Tensor
 
 from gnabm.agents import Agents, Stages
+from gnabm.contacts import Array
 from gnabm.errors import OutputExistsError, StoreError
+from gnabm.grouping import Grouping
 from gnabm.linelist import LineListStore
 from gnabm.model import Model
-from gnabm.observe import Grouping
 from gnabm.shard import Shard
 
 SCHEMA = 1
 INITIAL = "initial_stage_count"
 TIME_CHUNK = 32
 """Steps per chunk of a field over agents; these fields are written when so many steps are done."""
+_ROWS_PER_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ class TrajectoryStore:
         path: Path,
         schema: Schema,
         *,
-        keys: np.ndarray | None,
+        keys: Array | None,
         attributes: Mapping[str, Any],
         overwrite: bool = False,
     ) -> TrajectoryStore:
@@ -243,7 +245,7 @@ class TrajectoryStore:
         Args:
             path: Folder to make.
             schema: What it will hold.
-            keys: (num_agents,) keys of the agents, or None when they are 0, 1, ...
+            keys: (num_agents,) keys of the agents, read in pieces, or None when they are 0, 1, ...
             attributes: Resolved config, seed, versions.
             overwrite: Replace an existing folder.
         """
@@ -281,12 +283,14 @@ class TrajectoryStore:
                 root,
                 "agent",
                 (schema.num_agents,),
-                (min(schema.num_agents, 1 << 20),),
+                (min(schema.num_agents, _ROWS_PER_PIECE),),
                 "int64",
                 ("agent",),
                 {"long_name": "key of the agent"},
             )
-            array[:] = np.arange(schema.num_agents) if keys is None else keys
+            for low in range(0, schema.num_agents, _ROWS_PER_PIECE):  # never a second column of all keys
+                high = min(low + _ROWS_PER_PIECE, schema.num_agents)
+                array[low:high] = np.arange(low, high) if keys is None else keys[low:high]
         for name, dtype in schema.record.items():
             _array(
                 root,
@@ -317,9 +321,10 @@ class TrajectoryStore:
             row: First row, a multiple of the block.
             values: (num_steps, num_rows).
         """
-        zarr.open_array(str(self.path / name), mode="r+")[
-            step : step + values.shape[0], row : row + values.shape[1]
-        ] = values
+        # Days that follow each other are nearly equal: they compress by twenty and more at gigabytes a second, and to
+        # look first whether a block is all zeros would cost more than that.
+        array = zarr.open_array(str(self.path / name), mode="r+", config={"write_empty_chunks": True})
+        array[step : step + values.shape[0], row : row + values.shape[1]] = values
 
     def append(self, observed: Mapping[str, Tensor], steps: int | None = None) -> None:
         """Append steps to the observables, then to the time axis.

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gnabm.drawing import draw_contacts
 from gnabm.explanation import Draw, Race
+from gnabm.mixing import drawn_contacts
 from gnabm.neighbours import Asked, Neighbours
 from gnabm.random import key_bits, mix, salt, salts, uniform, unit_interval
 from gnabm.rule import Step
@@ -94,9 +94,9 @@ def heard(asked: Asked, graph: Neighbours, at: int) -> list[Heard]:
         graph: The contact graph of the rule.
         at: The agent's row among those that the rule can change.
     """
-    sent = graph.send(asked.x)
+    sent = asked.sent
     layers = list(graph) if asked.layer is None else [asked.layer]
-    whole = graph.sum_neighbours(asked.x, asked.weights) if asked.layer is None else graph[asked.layer].received(sent)
+    whole = graph.sum_neighbours(sent.x, asked.weights) if asked.layer is None else graph[asked.layer].received(sent)
     parts = {name: graph[name].received(sent)[at].reshape(-1).tolist() for name in layers}
     factors = {}
     for name in layers:
@@ -129,10 +129,11 @@ def contacts_of(row: int, name: str, graph: Neighbours) -> tuple[NDArray[np.int6
             weight = np.ones(rows.size) if layer.weight is None else layer.weight[first:last].to(torch.float64).numpy()
         case PlaceShard():
             place = int(layer.place[row])
-            first, last = (int(n) for n in layer.indptr[place : place + 2]) if place >= 0 else (0, 0)
-            rows = layer.member[first:last].to(torch.int64).numpy()
+            start, member = layer.members
+            first, last = (int(n) for n in start[place : place + 2]) if place >= 0 else (0, 0)
+            rows = member[first:last].to(torch.int64).numpy()
             rows = rows[rows != row]
-            weight = np.full(rows.size, float(layer.weight[place]) if place >= 0 else 0.0)
+            weight = np.full(rows.size, 1.0 if layer.weight is None or place < 0 else float(layer.weight[place]))
             if layer.activity is not None:
                 activity = layer.activity.to(torch.float64).numpy()
                 weight = weight * activity[rows] * activity[row]
@@ -182,18 +183,10 @@ def race_of(row: int, layer: str, rule: str, x: Tensor, graph: Neighbours) -> Ra
 
 def _drew(row: int, name: str, layer: MixingShard, graph: Neighbours) -> NDArray[np.int64]:
     """Rows of those who drew an agent in this step, once for each time."""
-    tables, keys = graph.tables[name], graph.shard.columns["key"]
-    state = salt(graph.seed, graph.step, f"contacts/{layer.keyed_name}")
-    group = int(layer.group[row])
-    start, end = (int(n) for n in layer.members_start[group : group + 2])
-    index = int(torch.searchsorted(layer.members[start:end].contiguous(), row))
+    shard, state = graph.shard, salt(graph.seed, graph.step, f"contacts/{layer.keyed_name}")
     found = []
-    for low in range(0, keys.shape[0], _SENDERS_AT_ONCE):
-        some = slice(low, low + _SENDERS_AT_ONCE)
-        first, who, at = draw_contacts(
-            state, keys[some], layer.group[some], layer.area[some], tables.number_cdf, tables.group_cdf,
-            tables.level_cdf, tables.range_first, tables.range_count,
-        )  # fmt: skip
-        contact = np.flatnonzero(((who == group) & (at == index)).numpy())
-        found.append(low + np.searchsorted(first.numpy(), contact, side="right") - 1)
-    return np.concatenate(found)
+    for some in torch.arange(shard.num_owned).split(_SENDERS_AT_ONCE):  # type: ignore[no-untyped-call]
+        # Everyone sends the own row, so what the agent receives is who drew it.
+        drawn = drawn_contacts(layer, graph.tables[name], shard.group, shard.keys, some, some, state)
+        found.append(drawn.value[drawn.target == row])
+    return torch.cat(found).numpy()

@@ -11,14 +11,10 @@ does describe.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from gnabm.contacts import Places
 from gnabm.errors import DataError
-from graphs.meetings import meetings
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -88,26 +84,21 @@ def fit_activity(met: Floats, wanted: Floats, like: Ints | None = None) -> Float
     return np.asarray(activity)
 
 
-def activity_in_setting(places: Sequence[Places], group: NDArray[np.uint8], target: Floats) -> NDArray[np.float32]:
-    """Activity of each agent in the places of one setting, one number per group.
+def activity_in_setting(met: Floats, people: Ints, target: Floats) -> Floats:
+    """Activity of each group in the places of one setting.
 
     Args:
-        places: Layers of the setting, with their contacts per visit; any activity they have is left aside.
-        group: (num_agents,) group of each agent, 0..A-1.
+        met: (A, A) contacts per day between groups in the layers of the setting when everybody's activity is 1.
+        people: (A,) people of each group.
         target: (A, A) contacts per day of a participant (row) in the setting; only its row totals are met, and of
             those only what is `LEAST_ROW` or more.
 
     Returns:
-        (num_agents,) float32, rounded to six digits so that it does not hang on the last bits of a sum.
+        (A,) rounded to six digits so that it does not hang on the last bits of a sum.
 
     Raises:
         DataError: the target has another number of groups than the agents, or a negative entry.
     """
-    groups = len(target)
-    met = np.zeros((groups, groups))
-    for layer in places:
-        met += meetings(Places(layer.place, layer.indptr, layer.member, layer.contacts), group, groups)
     rows = target.sum(axis=1)
     like = nearest_described(rows, met.sum(axis=1) > 0)
-    by_group = np.round(fit_activity(met, rows * np.bincount(group, minlength=groups), like), 6)
-    return by_group.astype(np.float32)[group]
+    return np.asarray(np.round(fit_activity(met, rows * people, like), 6))

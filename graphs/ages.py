@@ -1,6 +1,6 @@
 r"""Single years of age: the ages of the country dealt out over the ten-year bands of the households.
 
-Ages are dealt evenly first, and then exchanged between people of one band and region until the members of a
+Ages are dealt evenly first, and then exchanged between people of one band and district until the members of a
 household fit each other. With d the difference in age of two of its members, a deal has the weight
 
 .. math:: \pi \propto \prod_{\text{pairs of one household}} f(d)
@@ -8,7 +8,7 @@ household fit each other. With d the difference in age of two of its members, a 
 where f is the sum of the densities of what two people of one home can be to each other: partners, parent and
 child, grandparent and grandchild, and others of any ages; brothers and sisters when both are under 20. A swap is
 accepted with min(1, pi'/pi), so it leaves pi as it is, and since ages only change hands, the people of each age
-and region stay exactly as many as they are.
+and district stay exactly as many as they are.
 
 Reference:
     Metropolis et al. (1953), J. Chem. Phys. 21, 1087-1092.
@@ -48,15 +48,15 @@ def age_counts(country: Country, band_people: Ints) -> Ints:
     return counts
 
 
-def region_ages(seed: int, region: int, band: NDArray[np.uint8], counts: Ints, before: Ints) -> NDArray[np.uint8]:
-    """Age of each person of one region.
+def district_ages(seed: int, entity: int, band: NDArray[np.uint8], counts: Ints, before: Ints) -> NDArray[np.uint8]:
+    """Age of each person of one district.
 
     Args:
         seed: Seed of the population.
-        region: Index of the region.
+        entity: Number of the district in keyed draws.
         band: (n,) ten-year band of each person.
         counts: (101,) people of the country by age.
-        before: (8,) people of each band in the regions before this one.
+        before: (8,) people of each band in the districts before this one.
 
     Returns:
         (n,) uint8 age, years.
@@ -68,7 +68,7 @@ def region_ages(seed: int, region: int, band: NDArray[np.uint8], counts: Ints, b
         last = first + 10 if number < NUM_BANDS - 1 else MAX_AGE + 1
         start = int(before[number])
         years = first + deal(counts[first:last], start, start + len(rows))
-        age[rows] = generator(seed, f"ages/{number}", region).permutation(years).astype(np.uint8)
+        age[rows] = generator(seed, f"ages/{number}", entity).permutation(years).astype(np.uint8)
     return age
 
 

@@ -13,5 +13,5 @@ Ints = NDArray[np.int64]
 
 
 def count_areas(region_people: Ints, area_people: float) -> Ints:
-    """(R,) number of areas of each region, at least one."""
+    """Number of areas of each region or district, at least one."""
     return np.maximum(1, np.rint(region_people / area_people)).astype(np.int64)

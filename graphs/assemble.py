@@ -1,185 +1,208 @@
-"""From the parts of the regions to the arrays of the country."""
+"""From the parts of the zones to the arrays of the country, written as they are made.
+
+Who belongs to a place is written zone by zone of the place, who has which place row by row at the end: staff and
+workers come from other zones. In between lie the national figures, sums over zones that are small: people by area and
+age group, places by size, pairs of members by size and age group.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gnabm.contacts import Places
 from graphs.activity import activity_in_setting
 from graphs.age_groups import FIELD, age_group
+from graphs.appending import Appender
 from graphs.country import Plan
+from graphs.counts import PlaceCounts
 from graphs.mixing import NUM_GROUPS, activity_group, reciprocal, visit_contacts
-from graphs.people import People
-from graphs.rounding import group_by
-from graphs.schools import Membership, Schools
+from graphs.passes import WORKER, Residents, Workplaces
+from graphs.scratch import Scratch
 from graphs.sources import Country
-from graphs.staff import Staff, appoint
-from graphs.work import Sites
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
+LAYERS = {"home": "home", "class": "school", "school": "school", "team": "work", "site": "work"}
+"""Setting of each layer of places."""
+_MADE_OF = {"school": ("class", "school"), "work": ("team", "site")}
+_SEAT = np.dtype([("row", "<i4"), ("place", "<i4")])
 
 
-@dataclass(frozen=True)
-class Assembled:
-    """Columns, layers and their records as the store holds them."""
+class Assembly:
+    """Writes a country as its zones arrive, in their order.
 
-    columns: dict[str, Array]
-    layers: dict[str, dict[str, Array]]
-    layer_records: list[dict[str, Any]]
-    field_records: list[dict[str, Any]]
-
-
-def assemble(plan: Plan, people: list[People], schools: list[Schools], sites: list[Sites]) -> Assembled:
-    """Join the regions in their order; rows of a region follow those of the one before."""
-    num_agents = int(plan.region_people.sum())
-    age = np.concatenate([part.age for part in people])
-    region = np.repeat(np.arange(len(people), dtype=np.uint8), plan.region_people)
-    areas_before = np.cumsum(plan.num_areas) - plan.num_areas
-    area = np.concatenate([part.area + np.int32(first) for part, first in zip(people, areas_before, strict=True)])
-    columns = {
-        "age": age,
-        "region": region,
-        "age_group": age_group(age),
-        "area": area,
-    }
-    layers: dict[str, dict[str, Array]] = {
-        "home": _homes(people, num_agents),
-        **_schools(plan, schools, sites, age),
-        "team": _from_members(num_agents, [part.team_rows for part in sites], [part.team_size for part in sites]),
-        "site": _from_members(num_agents, [part.rows for part in sites], [part.site_size for part in sites]),
-        "community": _community(plan, age, area),
-    }
-    contacts = _visits(plan.country, layers, age)
-    layers["site"]["enterprise_class"] = np.concatenate([part.enterprise_class for part in sites])
-    layers["site"]["enterprise"] = _number_on([part.enterprise for part in sites])
-    layers["site"]["region"] = np.repeat(np.arange(len(sites), dtype=np.uint8), [len(part.site_size) for part in sites])
-    return Assembled(columns, layers, _records(plan.country, contacts), _fields(plan.country))
-
-
-def _homes(people: list[People], num_agents: int) -> dict[str, Array]:
-    counts = np.array([int(part.home[-1]) + 1 for part in people])
-    before = np.cumsum(counts) - counts
-    place = np.concatenate([part.home + np.int32(first) for part, first in zip(people, before, strict=True)])
-    indptr, member = group_by(place, int(counts.sum()))
-    return {"place": place, "indptr": indptr, "member": member}
-
-
-def _schools(
-    plan: Plan, schools: list[Schools], sites: list[Sites], age: NDArray[np.uint8]
-) -> dict[str, dict[str, Array]]:
-    """Classes and schools of the country with their staff; of schools also sector, roll, region and staff."""
-    start = plan.row_start[[zone[0] for zone in plan.zones]]
-    classes = _join([part.classes for part in schools], start)
-    around = _join([part.schools for part in schools], start)
-    sector = np.concatenate([part.sector for part in schools])
-    roll = np.diff(around["indptr"])
-    middle = around["member"][around["indptr"][:-1] + roll // 2]  # the pupil in the middle of the catchment
-    region = (np.searchsorted(plan.row_start, middle, side="right") - 1).astype(np.uint8)
-    wanted = roll / plan.country.pupils_per_staff[sector]
-    first = 0
-    staff: list[Staff] = []
-    for zone, part in zip(plan.zones, schools, strict=True):
-        own = slice(first, first + len(part.sector))
-        pupils = around["member"][around["indptr"][own.start] : around["indptr"][own.stop]]
-        workers = np.concatenate([sites[region].rows for region in zone])
-        size = np.concatenate([sites[region].site_size for region in zone])
-        staff.append(appoint(around["place"], classes["place"], pupils, wanted[own], workers, size, age))
-        first = own.stop
-    rows = np.concatenate([part.rows for part in staff])
-    for layer, places in ((classes, [part.group for part in staff]), (around, [part.school for part in staff])):
-        layer["place"][rows] = np.concatenate(places)
-        layer["indptr"], layer["member"] = group_by(layer["place"], len(layer["indptr"]) - 1)
-    records = {"sector": sector, "roll": roll, "region": region, "staff": np.sort(rows).astype(np.int32)}
-    return {"class": classes, "school": {**around, **records}}
-
-
-def _join(parts: list[Membership], row_start: Ints) -> dict[str, Array]:
-    places = np.cumsum([0] + [len(part.indptr) - 1 for part in parts])
-    members = np.cumsum([0] + [len(part.member) for part in parts])
-    place = [
-        np.where(part.place >= 0, part.place + np.int32(first), np.int32(-1))
-        for part, first in zip(parts, places, strict=False)
-    ]
-    indptr = [part.indptr[1:] + first for part, first in zip(parts, members, strict=False)]
-    member = [part.member + np.int32(first) for part, first in zip(parts, row_start, strict=True)]
-    return {
-        "place": np.concatenate(place),
-        "indptr": np.concatenate([np.zeros(1, np.int64), *indptr]),
-        "member": np.concatenate(member),
-    }
-
-
-def _number_on(parts: list[Ints]) -> NDArray[np.int32]:
-    """Numbers that start from 0 in each region, counted on over the regions."""
-    counts = np.array([int(part.max(initial=-1)) + 1 for part in parts])
-    first = np.cumsum(counts) - counts
-    return np.concatenate([part + before for part, before in zip(parts, first, strict=True)]).astype(np.int32)
-
-
-def _from_members(num_agents: int, rows: list[Ints], sizes: list[Ints]) -> dict[str, Array]:
-    size = np.concatenate(sizes)
-    member = np.concatenate(rows).astype(np.int32)
-    place = np.full(num_agents, -1, np.int32)
-    place[member] = np.repeat(np.arange(len(size), dtype=np.int32), size)
-    return {
-        "place": place,
-        "indptr": np.concatenate([np.zeros(1, np.int64), np.cumsum(size)]),
-        "member": member,
-    }
-
-
-def _community(plan: Plan, age: NDArray[np.uint8], area: NDArray[np.int32]) -> dict[str, Array]:
-    group = activity_group(age)
-    num_areas = int(plan.num_areas.sum())
-    counts = np.bincount(area.astype(np.int64) * NUM_GROUPS + group, minlength=num_areas * NUM_GROUPS)
-    counts = counts.reshape(num_areas, NUM_GROUPS).astype(np.int64)
-    return {
-        "group": group,
-        "matrix": reciprocal(plan.country.contacts["other"], counts.sum(axis=0)),
-        "area_start": np.searchsorted(area, np.arange(num_areas + 1)).astype(np.int64),
-        "area_region": np.repeat(np.arange(len(plan.num_areas), dtype=np.int64), plan.num_areas),
-        "counts": counts,
-    }
-
-
-def _visits(country: Country, layers: dict[str, dict[str, Array]], age: NDArray[np.uint8]) -> dict[str, float]:
-    """Give the layers of school and work an activity, and find their contacts per visit.
-
-    Members carry all contacts that anybody reports in the setting, made mutual on this population: contacts per
-    visit meet their mean, activities by age their distribution.
-
-    Returns:
-        Contacts per visit of each of these layers.
+    Args:
+        plan: Plan of the country.
+        made: Where the arrays go.
+        scratch: What one pass leaves for the next.
     """
-    group = activity_group(age)
-    everyone = np.bincount(group, minlength=NUM_GROUPS)
-    contacts: dict[str, float] = {}
-    for setting, names in (("school", ("class", "school")), ("work", ("team", "site"))):
-        target = reciprocal(country.contacts[setting], everyone)
-        share = country.assumed[f"{names[0]}_share"]
-        sizes = [np.diff(layers[name]["indptr"]) for name in names]
-        total = float((target.sum(axis=1) * everyone).sum())
-        contacts.update(zip(names, visit_contacts(total, (share, 1 - share), sizes), strict=True))
-        places = [
-            Places(made["place"], made["indptr"], made["member"], contacts[name])
-            for name, made in ((name, layers[name]) for name in names)
+
+    def __init__(self, plan: Plan, made: Appender, scratch: Scratch) -> None:
+        self._plan = plan
+        self._made = made
+        self._scratch = scratch
+        self._places = dict.fromkeys(("home", "class", "school", "team", "site", "enterprise"), 0)
+        self._first: dict[str, list[int]] = {"class": [], "school": []}
+        self._sectors: list[NDArray[np.uint8]] = []
+        self._leaving: list[Ints] = []
+        self._counts: dict[str, PlaceCounts] = {}
+        self._areas = np.concatenate([np.zeros(1, np.int64), np.cumsum(plan.num_areas)])
+        self._area_people = np.zeros((int(self._areas[-1]), NUM_GROUPS), np.int64)
+        self._starts = np.array([plan.rows(zone)[0] for zone in range(len(plan.zones))])
+
+    def take_residents(self, zone: int, residents: Residents) -> None:
+        """Write what the first pass made of a zone."""
+        for district, people in zip(self._plan.zones[zone], residents.people, strict=True):
+            number = len(people.age)
+            group = activity_group(people.age)
+            areas = slice(int(self._areas[district]), int(self._areas[district + 1]))
+            homes = np.bincount(people.home)
+            start = int(self._plan.row_start[district])
+            self._made.append("agents/age", people.age)
+            self._made.append("agents/region", np.full(number, self._plan.region[district], np.uint8))
+            self._made.append("agents/age_group", age_group(people.age))
+            self._made.append("agents/area", people.area + np.int32(areas.start))
+            self._made.append("layers/home/place", people.home + np.int32(self._places["home"]))
+            self._made.append_sizes("layers/home/indptr", homes)
+            self._made.append("layers/home/member", np.arange(start, start + number, dtype=np.int32))
+            self._made.append("layers/community/group", group)
+            self._places["home"] += len(homes)
+            cell = people.area.astype(np.int64) * NUM_GROUPS + group
+            counts = np.bincount(cell, minlength=(areas.stop - areas.start) * NUM_GROUPS)
+            self._area_people[areas] = counts.reshape(-1, NUM_GROUPS)
+            self._scratch.append(f"age-{zone}", people.age)
+        for name, place, number in (
+            ("class", residents.classes, residents.num_classes),
+            ("school", residents.schools, len(residents.sector)),
+        ):
+            self._scratch.append(f"{name}-{zone}", place)
+            self._first[name].append(self._places[name])
+            self._places[name] += number
+        for district, workers in zip(self._plan.zones[zone], residents.workers, strict=True):
+            self._scratch.append(f"workers-{district}", workers)
+        self._leaving.extend(residents.flows)
+        self._sectors.append(residents.sector)
+        self._made.append("layers/school/sector", residents.sector)
+
+    def second_pass_arguments(self) -> Iterator[tuple[Any, ...]]:
+        """Arguments of the second pass, zone by zone, behind the plan."""
+        for zone, districts in enumerate(self._plan.zones):
+            arrivals = [self._arrivals(district) for district in districts]
+            place = self._scratch.read(f"class-{zone}", np.int32), self._scratch.read(f"school-{zone}", np.int32)
+            age = self._scratch.read(f"age-{zone}", np.uint8)
+            classes = [*self._first["class"], self._places["class"]]
+            yield zone, age, place, self._sectors[zone], classes[zone + 1] - classes[zone], arrivals
+
+    def _arrivals(self, district: int) -> list[NDArray[np.void]]:
+        """Those who work in a district, by district of home."""
+        flows = np.stack(self._leaving)
+        before = flows[:, :district].sum(axis=1)
+        return [
+            self._scratch.read(f"workers-{home}", WORKER, int(first), int(number))
+            for home, (first, number) in enumerate(zip(before, flows[:, district], strict=True))
         ]
-        activity = activity_in_setting(places, group, target)
-        for name in names:
-            layers[name]["activity"] = activity
-    return contacts
+
+    def take_workplaces(self, zone: int, made: Workplaces) -> None:
+        """Write what the second pass made of a zone."""
+        for name, members in made.members.items():
+            self._made.append_sizes(f"layers/{name}/indptr", members.size)
+            self._made.append(f"layers/{name}/member", members.rows)
+            self._counts[name] = members.counts + self._counts[name] if name in self._counts else members.counts
+        for name in ("team", "site"):
+            size = made.members[name].size
+            place = np.repeat(np.arange(len(size)), size) + self._places[name]
+            self._keep(name, made.members[name].rows, place)
+            self._places[name] += len(size)
+        for column, name in ((1, "class"), (2, "school")):
+            self._keep(f"staff-{name}", made.staff[:, 0], made.staff[:, column] + self._first[name][zone])
+        self._made.append("layers/school/roll", made.roll)
+        self._made.append("layers/school/region", made.school_region)
+        region = np.repeat(self._plan.region[list(self._plan.zones[zone])], made.sites_of)
+        self._made.append("layers/site/region", region.astype(np.uint8))
+        self._made.append("layers/site/enterprise_class", made.enterprise_class)
+        enterprise = made.enterprise + self._places["enterprise"]
+        self._made.append("layers/site/enterprise", enterprise.astype(np.int32))
+        self._places["enterprise"] += int(made.enterprise.max(initial=-1)) + 1
+
+    def _keep(self, name: str, rows: Array, place: Ints) -> None:
+        """Leave the places of these rows for the zones in which they live."""
+        home = (np.searchsorted(self._starts, rows, side="right") - 1).astype(np.int16)
+        order = np.argsort(home, kind="stable")
+        seats = np.empty(len(rows), _SEAT)
+        seats["row"], seats["place"] = rows[order], place[order]
+        ends = np.cumsum(np.bincount(home, minlength=len(self._starts)))
+        for zone, part in enumerate(np.split(seats, ends[:-1])):
+            if len(part):
+                self._scratch.append(f"{name}-of-{zone}", part)
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Write what follows from the whole country.
+
+        Returns:
+            Records of the layers.
+        """
+        contacts, activity = self._activities()
+        for zone in range(len(self._plan.zones)):
+            self._place_rows(zone, activity)
+        plan, counts = self._plan, self._area_people
+        self._made.append("layers/community/counts", counts)
+        people = counts.sum(axis=1)
+        self._made.append_sizes("layers/community/area_start", people)
+        self._made.append("layers/community/area_region", np.repeat(plan.region, plan.num_areas))
+        matrix = reciprocal(plan.country.contacts["other"], counts.sum(axis=0))
+        self._made.append("layers/community/matrix", matrix)
+        return layer_records(plan.country, contacts)
+
+    def _place_rows(self, zone: int, activity: dict[str, NDArray[np.float32]]) -> None:
+        """Write the places of the people of a zone, and how active they are there."""
+        first, last = self._plan.rows(zone)
+        group = activity_group(self._scratch.read(f"age-{zone}", np.uint8))
+        staff: Array = np.empty(0, np.int32)
+        for setting, names in _MADE_OF.items():
+            active = activity[setting][group]
+            for name in names:
+                place = np.full(last - first, -1, np.int32)
+                if setting == "school":
+                    pupils = self._scratch.read(f"{name}-{zone}", np.int32)
+                    place = np.where(pupils >= 0, pupils + np.int32(self._first[name][zone]), np.int32(-1))
+                kept = f"staff-{name}" if setting == "school" else name
+                seats = self._scratch.read(f"{kept}-of-{zone}", _SEAT)
+                place[seats["row"] - first] = seats["place"]
+                staff = np.sort(seats["row"]) if name == "school" else staff
+                self._made.append(f"layers/{name}/place", place)
+                self._made.append(f"layers/{name}/activity", active)
+        self._made.append("layers/school/staff", staff)
+
+    def _activities(self) -> tuple[dict[str, float], dict[str, NDArray[np.float32]]]:
+        """Contacts per visit of each layer of school and work, and the activity of each age group by setting.
+
+        Members carry all contacts that anybody reports in the setting, made mutual on this population: contacts per
+        visit meet their mean, activities by age their distribution.
+        """
+        everyone = self._area_people.sum(axis=0)
+        country = self._plan.country
+        contacts: dict[str, float] = {}
+        activity: dict[str, NDArray[np.float32]] = {}
+        for setting, names in _MADE_OF.items():
+            target = reciprocal(country.contacts[setting], everyone)
+            share = country.assumed[f"{names[0]}_share"]
+            counts = [self._counts[name] for name in names]
+            total = float((target.sum(axis=1) * everyone).sum())
+            visits = visit_contacts(total, (share, 1 - share), [each.by_size for each in counts])
+            contacts.update(zip(names, visits, strict=True))
+            met = np.add(*(each.meetings(visit) for each, visit in zip(counts, visits, strict=True)))
+            activity[setting] = activity_in_setting(met, everyone, target).astype(np.float32)
+        return contacts, activity
 
 
-def _records(country: Country, contacts: dict[str, float]) -> list[dict[str, Any]]:
-    setting = {"home": "home", "class": "school", "school": "school", "team": "work", "site": "work"}
+def layer_records(country: Country, contacts: dict[str, float]) -> list[dict[str, Any]]:
+    """What a store says of its layers, given the contacts per visit of those that have any."""
     records: list[dict[str, Any]] = [
         {"name": name, "kind": "places", "setting": where, "contacts": contacts.get(name)}
-        for name, where in setting.items()
+        for name, where in LAYERS.items()
     ]
     shares = [country.assumed[f"mixing_{level}"] for level in ("local", "regional", "national")]
     dispersion = country.assumed["mixing_dispersion"]
@@ -193,7 +216,8 @@ def _records(country: Country, contacts: dict[str, float]) -> list[dict[str, Any
     return [*records, mixing]
 
 
-def _fields(country: Country) -> list[dict[str, Any]]:
+def field_records(country: Country) -> list[dict[str, Any]]:
+    """What a store says of its columns."""
     return [
         {"name": "age", "meaning": "age; 100 stands for 100 and older", "unit": "years"},
         {"name": "region", "meaning": "region of residence", "categories": list(country.regions)},

@@ -10,21 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dask.delayed import delayed
 
 from gnabm.errors import ConfigError, OutputExistsError, nearest
-from graphs.assemble import Assembled, assemble
-from graphs.country import Plan, arrivals_of, make_plan, people_task, schools_task, sites_task, workers_task
-from graphs.people import People
-from graphs.scheduling import check_workers, compute
-from graphs.schools import Schools
+from graphs.appending import Appender
+from graphs.assemble import Assembly, field_records
+from graphs.country import Plan, make_plan
+from graphs.districts import MOST_PEOPLE
+from graphs.passes import first_pass, second_pass
+from graphs.scheduling import check_workers, scheduled
+from graphs.scratch import Scratch
 from graphs.sources import check_country, load_country
-from graphs.store import SCHEMA, block_size, read_attributes, write_store
-from graphs.work import Sites
+from graphs.store import SCHEMA, block_size, read_attributes, replacing, root_attributes
 
 GENERATOR = 3
 """Raised whenever the same config and tables give another population."""
 _KEYS = ("country", "num_agents", "seed")
+_PROGRAM_BYTES = 500 << 20
+_DISTRICT_BYTES, _COUNTRY_BYTES = 100, 4
+"""Peak memory for each agent of the districts in flight, and of the country."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,17 @@ def resolve(config: Mapping[str, Any]) -> Resolved:
     return Resolved(country, values["num_agents"], values["seed"])
 
 
+def peak_memory(num_agents: int, num_workers: int | None = None) -> int:
+    """Bytes that a build takes at its peak, an upper estimate: only a few districts are in memory at a time.
+
+    Args:
+        num_agents: Agents of the country.
+        num_workers: As in `build`.
+    """
+    in_flight = 2 * check_workers("threads", num_workers) * MOST_PEOPLE
+    return _PROGRAM_BYTES + _DISTRICT_BYTES * min(num_agents, in_flight) + _COUNTRY_BYTES * num_agents
+
+
 def _canonical_hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -110,35 +124,34 @@ def build(
     if out.exists():
         raise OutputExistsError(f"{out} exists already; choose another path or remove it first")
     plan = make_plan(resolved.country, resolved.num_agents, resolved.seed)
-    people, schools, sites = _run(plan, scheduler, num_workers)
-    made = assemble(plan, people, schools, sites)
-    write_store(out, made.columns, made.layers, _attributes(plan, resolved, made))
+    with replacing(out) as temporary:
+        made = Appender(temporary, block_size(resolved.num_agents))
+        scratch = Scratch(temporary / ".scratch")
+        layers = _run(plan, Assembly(plan, made, scratch), scheduler, num_workers)
+        scratch.clear()
+        made.close(root_attributes(_attributes(plan, resolved, layers)))
     return out
 
 
-def _run(plan: Plan, scheduler: str, num_workers: int | None) -> tuple[list[People], list[Schools], list[Sites]]:
-    """Run the tasks of all regions; only whole numbers and rows travel between them."""
-    shared = delayed(plan, traverse=False, pure=False)
-    regions = range(len(plan.region_people))
-    people = [delayed(people_task, pure=False)(shared, r) for r in regions]
-    schools = [
-        delayed(schools_task, pure=False)(shared, z, [people[r] for r in zone]) for z, zone in enumerate(plan.zones)
-    ]
-    workers = [delayed(workers_task, pure=False)(shared, r, people[r]) for r in regions]
-    arrivals = [[delayed(arrivals_of, pure=False)(workers[home], r) for home in regions] for r in regions]
-    sites = [delayed(sites_task, pure=False)(shared, r, arrivals[r]) for r in regions]
-    done = compute([*people, *schools, *sites], scheduler, num_workers)
-    first, last = len(people), len(people) + len(schools)
-    return done[:first], done[first:last], done[last:]
+def _run(plan: Plan, assembly: Assembly, scheduler: str, num_workers: int | None) -> list[dict[str, Any]]:
+    """Make all zones, in two passes; only a few are in memory at a time. Returns the records of the layers."""
+    zones = range(len(plan.zones))
+    with scheduled(scheduler, num_workers) as tasks:
+        for zone, residents in enumerate(tasks.run(first_pass, ((plan, zone) for zone in zones))):
+            assembly.take_residents(zone, residents)
+        arguments = ((plan, *each) for each in assembly.second_pass_arguments())
+        for zone, workplaces in enumerate(tasks.run(second_pass, arguments)):
+            assembly.take_workplaces(zone, workplaces)
+    return assembly.finish()
 
 
-def _attributes(plan: Plan, resolved: Resolved, made: Assembled) -> dict[str, Any]:
+def _attributes(plan: Plan, resolved: Resolved, layers: list[dict[str, Any]]) -> dict[str, Any]:
     num_agents = resolved.num_agents
     return {
         "num_agents": num_agents,
         "block": block_size(num_agents),
-        "layers": made.layer_records,
-        "fields": made.field_records,
+        "layers": layers,
+        "fields": field_records(plan.country),
         "tables": list(plan.country.tables),
         "config": resolved.as_dict(),
         "config_hash": _canonical_hash(resolved.as_dict()),

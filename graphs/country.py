@@ -1,12 +1,13 @@
-"""A country from its tables: what is planned for the whole, and the tasks of each region.
+"""A country from its tables: what is planned for the whole, and what is made of each district.
 
-The plan holds whole numbers only (people, households, students, schools, employees by region). Every random
-choice is made inside a task of one region by generators keyed with (seed, stream, region); tasks share
-nothing else, so the result does not depend on how many of them run at once, where, or in which order.
+The plan holds whole numbers only (people, households, students, schools, employees by district). Every random
+choice is made for one district by generators keyed with (seed, stream, district); districts share nothing else, so
+the result does not depend on how many of them are made at once, where, or in which order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from gnabm.errors import ConfigError
 from graphs.ages import age_counts, closeness
 from graphs.areas import count_areas
-from graphs.households import make_households, region_bands
+from graphs.districts import count_districts, district_flows, entities, shared_out
+from graphs.households import deal_districts, make_households
 from graphs.people import People, make_people
 from graphs.rounding import largest_remainder
 from graphs.schools import Schools, count_schools, join_people, make_schools, school_zones
@@ -30,30 +32,34 @@ MAX_AGENTS = 2**31 - 1
 
 @dataclass(frozen=True)
 class Plan:
-    """Whole numbers of a country (R regions).
+    """Whole numbers of a country (D districts, region by region).
 
     Attributes:
         country: Tables.
         seed: Seed of the population.
+        region: (D,) region of each district.
+        entity: (D,) number of each district in keyed draws.
         compositions: (C, 8) people of each band in each household composition.
-        homes: Per region, (H_r,) int16 composition of each household.
-        region_people: (R,) people.
-        row_start: (R,) first row of each region.
+        homes: (D, C) households of each composition.
+        people: (D,) people.
+        row_start: (D,) first row of each district.
         ages: (101,) people of the country by age.
-        bands_before: (R, 8) people of each band in the regions before.
-        num_areas: (R,) areas.
-        students: (R, 2) students by sector.
-        zones: Regions that share their schools, for each zone (Z of them).
+        bands_before: (D, 8) people of each band in the districts before.
+        num_areas: (D,) areas.
+        students: (D, 2) students by sector.
+        zones: Districts that share their schools, for each zone (Z of them).
         schools: (Z, 2) schools of each zone by sector.
-        employees: (R, 3) employees by enterprise class.
-        flows: (R, R) workers by home and work region.
+        employees: (D, 3) employees by enterprise class.
+        flows: (D, D) workers by district of home and of work.
     """
 
     country: Country
     seed: int
+    region: Ints
+    entity: Ints
     compositions: Ints
-    homes: tuple[NDArray[np.int16], ...]
-    region_people: Ints
+    homes: Ints
+    people: Ints
     row_start: Ints
     ages: Ints
     bands_before: Ints
@@ -63,6 +69,11 @@ class Plan:
     schools: Ints
     employees: Ints
     flows: Ints
+
+    def rows(self, zone: int) -> tuple[int, int]:
+        """First row of a zone, and the first of the next."""
+        first, last = self.zones[zone][0], self.zones[zone][-1]
+        return int(self.row_start[first]), int(self.row_start[last] + self.people[last])
 
 
 def make_plan(name: str, num_agents: int, seed: int) -> Plan:
@@ -84,67 +95,93 @@ def make_plan(name: str, num_agents: int, seed: int) -> Plan:
         )
     scale = num_agents / float(country.residents.sum())
     households = make_households(country, num_agents)
-    bands = region_bands(households)
-    people = households.region_people
-    zones = school_zones(country, scale)
-    employees = largest_remainder(country.employees, round(float(country.employees.sum()) * scale))
+    districts = count_districts(households.region_people)
+    region = np.repeat(np.arange(len(districts)), districts)
+    homes = np.concatenate(
+        [
+            deal_districts(households.people, count, int(number))
+            for count, number in zip(households.by_region, districts, strict=True)
+        ]
+    )
+    bands = homes @ households.people
+    people = bands.sum(axis=1)
+    zones = school_zones(country.schools, districts, scale)
+    employees = _scaled(shared_out(country.employees, districts), scale)
+    by_region = np.add.reduceat(employees, np.cumsum(districts) - districts)
     return Plan(
         country=country,
         seed=seed,
+        region=region,
+        entity=entities(districts),
         compositions=households.people,
-        homes=tuple(homes.astype(np.int16) for homes in households.by_region),
-        region_people=people,
+        homes=homes,
+        people=people,
         row_start=np.cumsum(people) - people,
         ages=age_counts(country, households.band_people),
         bands_before=np.cumsum(bands, axis=0) - bands,
         num_areas=count_areas(people, country.assumed["area_people"]),
-        students=largest_remainder(country.students, round(float(country.students.sum()) * scale)),
+        students=_scaled(shared_out(country.students, districts), scale),
         zones=zones,
-        schools=count_schools(country, zones, scale),
+        schools=count_schools(shared_out(country.schools, districts), zones, scale),
         employees=employees,
-        flows=plan_flows(country, employees),
+        flows=district_flows(plan_flows(country, by_region), districts),
     )
 
 
-def people_task(plan: Plan, region: int) -> People:
-    """Task: households, areas and ages of a region."""
+def _scaled(table: NDArray[np.float64], scale: float) -> Ints:
+    return largest_remainder(table, round(float(table.sum()) * scale))
+
+
+def people_task(plan: Plan, district: int) -> People:
+    """Households, areas and ages of a district."""
     return make_people(
         plan.seed,
-        region,
-        plan.homes[region],
+        int(plan.entity[district]),
+        plan.homes[district],
         plan.compositions,
         plan.ages,
-        plan.bands_before[region],
-        int(plan.num_areas[region]),
+        plan.bands_before[district],
+        int(plan.num_areas[district]),
         closeness(plan.country),
     )
 
 
-def schools_task(plan: Plan, zone: int, people: list[People]) -> Schools:
-    """Task: schools and classes of a zone, from the people of its regions."""
-    regions = plan.zones[zone]
-    students = plan.students[list(regions)].sum(axis=0)
-    return make_schools(plan.country, plan.seed, regions, join_people(people), students, plan.schools[zone])
+def schools_task(plan: Plan, zone: int, people: Sequence[People]) -> Schools:
+    """Schools and classes of a zone, from the people of its districts."""
+    districts = list(plan.zones[zone])
+    return make_schools(
+        plan.country,
+        plan.seed,
+        int(plan.entity[districts[0]]),
+        plan.region[districts].tolist(),
+        (1 / np.bincount(plan.region)[plan.region[districts]]).tolist(),
+        join_people(people),
+        plan.students[districts].sum(axis=0),
+        plan.schools[zone],
+    )
 
 
-def workers_task(plan: Plan, region: int, people: People) -> list[Workers]:
-    """Task: those who live in a region and are employed, by the region where they work."""
-    return choose_workers(plan.country, plan.seed, region, people, plan.flows[region], int(plan.row_start[region]))
+def workers_task(plan: Plan, district: int, people: People) -> list[Workers]:
+    """Those who live in a district and are employed, by the district where they work."""
+    return choose_workers(
+        plan.country,
+        plan.seed,
+        int(plan.entity[district]),
+        people,
+        plan.flows[district],
+        int(plan.row_start[district]),
+    )
 
 
-def arrivals_of(workers: list[Workers], region: int) -> Workers:
-    """Task: those of one home region who work in `region`, so that no task is sent all workers."""
-    return workers[region]
-
-
-def sites_task(plan: Plan, region: int, arrivals: list[Workers]) -> Sites:
-    """Task: sites and teams of a work region."""
+def sites_task(plan: Plan, district: int, arrivals: Sequence[Workers]) -> Sites:
+    """Sites and teams of a district, from those who work there by district of home."""
     return make_sites(
         plan.country,
         plan.seed,
-        region,
+        int(plan.entity[district]),
+        int(plan.region[district]),
         arrivals,
-        int(plan.row_start[region]),
-        int(plan.region_people[region]),
-        plan.employees[region],
+        int(plan.row_start[district]),
+        int(plan.people[district]),
+        plan.employees[district],
     )

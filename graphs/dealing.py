@@ -70,12 +70,11 @@ def young_shares(homes: Ints, country: Ints, young: Floats) -> Floats:
 
 @numba.njit(cache=True, nogil=True)
 def _walk(count: Ints, share: Floats, room: Ints) -> Ints:  # pragma: no cover - compiled
-    """Region of each household, composition by composition: the one that is furthest behind and has room."""
+    """Deal composition by composition: each household to the region that is furthest behind and has room."""
     regions = len(room)
     due = np.zeros(regions)
     left = room.copy()
-    region = np.empty(count.sum(), np.int64)
-    at = 0
+    dealt = np.zeros((regions, len(count)), np.int64)
     for c in range(len(count)):
         for _ in range(count[c]):
             best = -1
@@ -85,9 +84,8 @@ def _walk(count: Ints, share: Floats, room: Ints) -> Ints:  # pragma: no cover -
                     best = r
             due[best] -= 1.0
             left[best] -= 1
-            region[at] = best
-            at += 1
-    return region
+            dealt[best, c] += 1
+    return dealt
 
 
 def deal_homes(count: Ints, share: Floats, room: Ints) -> Ints:
@@ -99,7 +97,7 @@ def deal_homes(count: Ints, share: Floats, room: Ints) -> Ints:
         room: (R,) households of each region; they sum to those of count.
 
     Returns:
-        (H,) int64 region of each household, in the order of the compositions: `room` is met exactly.
+        (R, C) int64 households of each region and composition: `count` and `room` are met exactly.
     """
     # Rounded, so that a choice between two regions does not hang on the last bits of an exponential.
     return np.asarray(_walk(count, np.round(share, _DIGITS), room))

@@ -8,7 +8,7 @@ from gnabm.contacts import Layer, Mixing
 from gnabm.errors import UnknownFieldError
 from gnabm.nextgen import Encounters
 from gnabm.population import Population
-from graphs.meetings import Codes, Floats, column, mean_by_group, meetings, pairs
+from graphs.meetings import Codes, Floats, codes, mean_by_group, meetings, pairs
 from graphs.mixing import NUM_GROUPS, activity_group
 
 
@@ -23,7 +23,7 @@ def encounters(population: Population) -> dict[str, Encounters]:
     """
     if "age" not in population.columns:
         raise UnknownFieldError("encounters by age need a column 'age' in years; add it to the agent table")
-    group = activity_group(column(population.columns["age"]))
+    group = codes(population.columns["age"], activity_group)
     people = np.maximum(np.bincount(group, minlength=NUM_GROUPS), 1).astype(np.float64)
     return {name: _of_layer(layer, group, people) for name, layer in population.contacts.layers.items()}
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gnabm.contacts import Places
+from gnabm.contacts import Array, Places
 from gnabm.errors import UnknownFieldError
 from gnabm.population import Population
 from graphs.activity import LEAST, MOST
-from graphs.meetings import column, mean_by_group, meetings
+from graphs.meetings import codes, column, indptr_pieces, mean_by_group, meetings, pieces
 from graphs.mixing import NUM_GROUPS, activity_group
 from graphs.published import CONTACT_AGES, SETTINGS, beside_tables
 from graphs.sources import CLASSES, NUM_BANDS, NUM_FIVE_YEAR, SECTORS, load_country
@@ -41,16 +41,16 @@ def contact_matrices(population: Population) -> dict[str, Floats]:
     """
     if "age" not in population.columns:
         raise UnknownFieldError("contact matrices need a column 'age' in years; add it to the agent table")
-    group = activity_group(column(population.columns["age"]))
+    group = codes(population.columns["age"], activity_group)
     return {
         name: mean_by_group(meetings(layer, group, NUM_GROUPS), group)
         for name, layer in population.contacts.layers.items()
     }
 
 
-def household_comembers(home: Places, age: NDArray[np.uint8]) -> Floats:
+def household_comembers(home: Places, age: Array) -> Floats:
     """(8, 8) mean household co-members by ten-year age 0-9, ..., 60-69, 70+, row = participant."""
-    band = np.minimum(age // 10, NUM_BANDS - 1).astype(np.uint8)
+    band = codes(age, lambda years: np.minimum(years // 10, NUM_BANDS - 1).astype(np.uint8))
     return mean_by_group(meetings(Places(home.place, home.indptr, home.member), band, NUM_BANDS), band)
 
 
@@ -77,25 +77,42 @@ def summarise(source: Path | str | Population) -> dict[str, Any]:
     result: dict[str, Any] = {"num_agents": population.num_agents}
     regions = population.categories("region")
     if regions is not None:
-        counts = np.bincount(column(population.columns["region"]), minlength=len(regions))
+        counts = _count(population.columns["region"], len(regions))
         result["agents_by_region"] = dict(zip(regions, counts.tolist(), strict=True))
-    age = column(population.columns["age"]) if "age" in population.columns else None
+    age = population.columns.get("age")
     if age is not None:
-        groups = np.minimum(age // 5, NUM_FIVE_YEAR - 1)
-        result["age_5yr"] = np.bincount(groups, minlength=NUM_FIVE_YEAR).tolist()
+        result["age_5yr"] = _count(age, NUM_FIVE_YEAR, lambda years: np.minimum(years // 5, NUM_FIVE_YEAR - 1)).tolist()
     home = population.contacts.layers.get("home")
     if isinstance(home, Places):
-        sizes = np.bincount(np.diff(column(home.indptr)))
-        result["household_size"] = {str(n): int(count) for n, count in enumerate(sizes) if n and count}
-        if age is not None:
-            result["household_comembers_10yr"] = household_comembers(home, age).tolist()
-            young = column(home.place)[age < _ADULT]
-            result["homes_with_under_20"] = len(np.unique(young[young >= 0])) / max(home.num_places, 1)
+        result.update(_homes(home, age))
     result.update(_work(population, path))
     result.update(_employees(population, path, age))
     result.update(_schools(population, path))
     result.update(_pupils(population, path, age))
     result.update(_contacts(population))
+    return result
+
+
+def _count(values: Array, number: int, code: Callable[[NDArray[Any]], NDArray[Any]] | None = None) -> NDArray[np.int64]:
+    """(number,) entries of each code, counted piece by piece."""
+    parts = (piece if code is None else code(piece) for _, (piece,) in pieces(values))
+    return sum((np.bincount(part, minlength=number) for part in parts), np.zeros(number, np.int64))
+
+
+def _homes(home: Places, age: Array | None) -> dict[str, Any]:
+    """How many people live together, and of which ages."""
+    sizes = np.zeros(0, np.int64)
+    for indptr in indptr_pieces(home):
+        here = np.bincount(np.diff(indptr), minlength=len(sizes))
+        here[: len(sizes)] += sizes
+        sizes = here
+    result: dict[str, Any] = {"household_size": {str(n): int(count) for n, count in enumerate(sizes) if n and count}}
+    if age is not None:
+        result["household_comembers_10yr"] = household_comembers(home, age).tolist()
+        young = np.zeros(home.num_places, np.bool_)
+        for _, (years, place) in pieces(age, home.place):
+            young[place[(years < _ADULT) & (place >= 0)]] = True
+        result["homes_with_under_20"] = int(young.sum()) / max(home.num_places, 1)
     return result
 
 
@@ -122,21 +139,21 @@ def _work(population: Population, path: Path | None) -> dict[str, Any]:
     }
 
 
-def _employees(population: Population, path: Path | None, age: NDArray[np.uint8] | None) -> dict[str, Any]:
+def _employees(population: Population, path: Path | None, age: Array | None) -> dict[str, Any]:
     """Those who have a site: how old they are, where they live and where they work."""
     site = population.contacts.layers.get("site")
     found = _by_code(population, path, "site", "region")
     regions = population.categories("region")
     if not isinstance(site, Places) or found is None or regions is None or age is None:
         return {}
-    size, region = found
-    member, count = column(site.member), len(regions)
-    flow = column(population.columns["region"])[member].astype(np.int64) * count + np.repeat(region, size)
-    groups = np.minimum(age[member] // 5, NUM_FIVE_YEAR - 1)
-    return {
-        "employees_5yr": np.bincount(groups, minlength=NUM_FIVE_YEAR).tolist(),
-        "commuters": np.bincount(flow, minlength=count * count).reshape(count, count).tolist(),
-    }
+    work, count = found[1], len(regions)
+    flows, ages = np.zeros(count * count, np.int64), np.zeros(NUM_FIVE_YEAR, np.int64)
+    for _, (years, home, place) in pieces(age, population.columns["region"], site.place):
+        employed = place >= 0
+        flow = home[employed].astype(np.int64) * count + work[place[employed]]
+        flows += np.bincount(flow, minlength=len(flows))
+        ages += np.bincount(np.minimum(years[employed] // 5, NUM_FIVE_YEAR - 1), minlength=len(ages))
+    return {"employees_5yr": ages.tolist(), "commuters": flows.reshape(count, count).tolist()}
 
 
 def _schools(population: Population, path: Path | None) -> dict[str, Any]:
@@ -160,7 +177,7 @@ def _schools(population: Population, path: Path | None) -> dict[str, Any]:
     return result
 
 
-def _pupils(population: Population, path: Path | None, age: NDArray[np.uint8] | None) -> dict[str, Any]:
+def _pupils(population: Population, path: Path | None, age: Array | None) -> dict[str, Any]:
     """Who is enrolled where they live; staff belong to a school too and are left out."""
     found, regions = _by_code(population, path, "school", "sector"), population.categories("region")
     staff = extra_array(path, "layers/school/staff") if path is not None else None
@@ -168,28 +185,31 @@ def _pupils(population: Population, path: Path | None, age: NDArray[np.uint8] | 
         return {}
     layer = population.contacts.layers["school"]
     assert isinstance(layer, Places)  # `found` says so
-    school = column(layer.place).copy()
-    school[staff] = -1
-    code, region = np.append(found[1], 255), column(population.columns["region"])
-    sector = code[school]  # nobody's school is the last
-    pupil = sector < len(SECTORS)
-    cell = region[pupil].astype(np.int64) * len(SECTORS) + sector[pupil]
-    students = np.bincount(cell, minlength=len(regions) * len(SECTORS)).reshape(len(regions), len(SECTORS))
-    due = (age >= _SCHOOL_AGE[0]) & (age <= _SCHOOL_AGE[1])
-    here = np.bincount(region[due & pupil], minlength=len(regions))
-    enrolled = here / np.maximum(np.bincount(region[due], minlength=len(regions)), 1)
+    code, count = np.append(found[1], 255), len(regions)
+    students = np.zeros((count, len(SECTORS)), np.int64)
+    due, here = np.zeros((2, count), np.int64)
+    for first, (years, region, place) in pieces(age, population.columns["region"], layer.place):
+        school = place.copy()
+        school[staff[slice(*np.searchsorted(staff, [first, first + len(school)]))] - first] = -1
+        sector = code[school]  # nobody's school is the last
+        pupil = sector < len(SECTORS)
+        cell = region[pupil].astype(np.int64) * len(SECTORS) + sector[pupil]
+        students += np.bincount(cell, minlength=students.size).reshape(students.shape)
+        of_age = (years >= _SCHOOL_AGE[0]) & (years <= _SCHOOL_AGE[1])
+        due += np.bincount(region[of_age], minlength=count)
+        here += np.bincount(region[of_age & pupil], minlength=count)
     return {
         "students": students.tolist(),
-        "enrolled_6_to_15": dict(zip(regions, enrolled.tolist(), strict=True)),
+        "enrolled_6_to_15": dict(zip(regions, (here / np.maximum(due, 1)).tolist(), strict=True)),
     }
 
 
 def _contacts(population: Population) -> dict[str, Any]:
     """Mean contacts per agent and layer; with ages, also the matrices by setting."""
     layers = population.contacts.layers
-    age = column(population.columns["age"]) if "age" in population.columns else None
+    age = population.columns.get("age")
     groups = 1 if age is None else NUM_GROUPS
-    group = np.zeros(population.num_agents, np.uint8) if age is None else activity_group(age)
+    group = np.zeros(population.num_agents, np.uint8) if age is None else codes(age, activity_group)
     total = {name: meetings(layer, group, groups) for name, layer in layers.items()}
     result: dict[str, Any] = {
         "contacts_per_agent": {name: float(value.sum()) / population.num_agents for name, value in total.items()}
@@ -202,17 +222,20 @@ def _contacts(population: Population) -> dict[str, Any]:
             matrices[layer.setting] += total[name] / people
         result["contact_matrix"] = {setting: matrix.tolist() for setting, matrix in matrices.items()}
         result["activity_at_bounds"] = {
-            layer.setting: _at_bounds(column(layer.activity), group)
+            layer.setting: _at_bounds(layer.activity, group)
             for layer in layers.values()
             if isinstance(layer, Places) and layer.activity is not None
         }
     return result
 
 
-def _at_bounds(activity: NDArray[np.float32], group: NDArray[np.uint8]) -> list[str]:
+def _at_bounds(activity: Array, group: NDArray[np.uint8]) -> list[str]:
     """Ages whose activity is the least or the most that it may be."""
-    found = np.unique(group[(activity <= np.float32(LEAST)) | (activity >= np.float32(MOST))])
-    return [CONTACT_AGES[number] for number in found]
+    found = np.zeros(NUM_GROUPS, np.bool_)
+    for first, (active,) in pieces(activity):
+        bound = (active <= np.float32(LEAST)) | (active >= np.float32(MOST))
+        found[group[first : first + len(active)][bound]] = True
+    return [CONTACT_AGES[number] for number in np.flatnonzero(found)]
 
 
 def compare(source: Path | str | Population, figures: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:

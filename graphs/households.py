@@ -3,12 +3,13 @@
 The country is rounded first (households by size, then compositions within a size, then people per band made
 exact by moving single people between bands), and then shared out over regions: by size as the census of each
 region has it, and within a size so that people under 20 follow the students of the region (`graphs.dealing`). All of
-it is deterministic; only the order of households within a region is shuffled, by a keyed generator.
+it is deterministic; only the order of households within a district is shuffled, by a keyed generator.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,8 @@ from gnabm.errors import DataError
 from graphs.compositions import Compositions, band_shares, fit, size_shares
 from graphs.dealing import deal_homes, young_shares
 from graphs.families import MAX_SIZE
-from graphs.rounding import largest_remainder, systematic
-from graphs.sources import NUM_BANDS, Country
+from graphs.rounding import deal, largest_remainder, split_evenly, systematic
+from graphs.sources import Country
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -33,14 +34,14 @@ class Households:
     Attributes:
         people: (C, 8) people of each band in each composition.
         count: (C,) households of each composition in the country.
-        by_region: Per region, (H_r,) int64 composition of each of its households, sorted by size.
+        by_region: (R, C) households of each region and composition.
         region_people: (R,) people of each region.
         band_people: (8,) people of each band in the country.
     """
 
     people: Ints
     count: Ints
-    by_region: tuple[Ints, ...]
+    by_region: Ints
     region_people: Ints
     band_people: Ints
 
@@ -174,32 +175,36 @@ def _tilt(sizes: Floats, homes: Floats, people: Floats) -> Floats:
     return np.asarray(table * (sizes / table.sum(axis=0)))
 
 
-def _deal_regions(kinds: Compositions, count: Ints, table: Ints, young: Floats) -> tuple[Ints, ...]:
-    """Deal the households of each size out over regions, which hold about `young` (R,) people under 20."""
+def _deal_regions(kinds: Compositions, count: Ints, table: Ints, young: Floats) -> Ints:
+    """(R, C) households of regions which hold about `young` (R,) people under 20."""
     under = kinds.people[:, :_YOUNG].sum(axis=1)
     cell = (kinds.size - 1) * (MAX_SIZE + 1) + under
     country = np.bincount(cell, count, minlength=MAX_SIZE * (MAX_SIZE + 1)).reshape(MAX_SIZE, MAX_SIZE + 1)
     country = country.astype(np.int64)
     share = young_shares(table, country, young) / np.maximum(country, 1)
-    parts: list[list[Ints]] = [[] for _ in range(len(table))]
+    dealt = np.empty((len(table), len(count)), np.int64)
     for size in range(1, MAX_SIZE + 1):
         rows = np.flatnonzero(kinds.size == size)
-        homes = np.repeat(rows, count[rows])
-        region = deal_homes(count[rows], share[:, size - 1, under[rows]].T, table[:, size - 1])
-        order = np.argsort(region, kind="stable")
-        cuts = np.cumsum(table[:, size - 1])[:-1]
-        for part, chosen in zip(parts, np.split(homes[order], cuts), strict=True):
-            part.append(chosen)
-    return tuple(np.concatenate(part) for part in parts)
+        dealt[:, rows] = deal_homes(count[rows], share[:, size - 1, under[rows]].T, table[:, size - 1])
+    return dealt
 
 
-def region_bands(households: Households) -> Ints:
-    """(R, 8) people of each band in each region."""
-    return np.stack(
-        [
-            np.einsum("c,cb->b", np.bincount(homes, minlength=len(households.people)), households.people).reshape(
-                NUM_BANDS
-            )
-            for homes in households.by_region
-        ]
-    )
+def deal_districts(people: Ints, count: Ints, districts: int) -> Ints:
+    """Deal the households of a region evenly over its districts, size by size.
+
+    Args:
+        people: (C, 8) people of each band in each composition.
+        count: (C,) households of each composition in the region.
+        districts: Number of districts.
+
+    Returns:
+        (districts, C) households; those of one size differ by at most one between districts.
+    """
+    size = people.sum(axis=1)
+    dealt = np.empty((districts, len(count)), np.int64)
+    for number in range(1, MAX_SIZE + 1):
+        rows = np.flatnonzero(size == number)
+        ends = np.cumsum(split_evenly(int(count[rows].sum()), districts))
+        for district, (first, last) in enumerate(pairwise([0, *ends.tolist()])):
+            dealt[district, rows] = np.bincount(deal(count[rows], first, last), minlength=len(rows))
+    return dealt

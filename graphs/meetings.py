@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
@@ -90,25 +91,18 @@ def pairs(layer: Places | Edges, group: Codes, num_groups: int) -> tuple[Floats,
         receives, and bin of the weight.
     """
     number, total = np.zeros((2, num_groups, num_groups, NUM_BINS))
-    indptr = np.asarray(layer.indptr[:], np.int64)
     if isinstance(layer, Edges):
-        for first in range(0, layer.num_edges, _BLOCK):
-            last = min(first + _BLOCK, layer.num_edges)
-            given = layer.weight
-            weight = np.empty(0) if given is None else np.asarray(given[first:last], np.float64)
-            _edge_pairs(indptr, np.asarray(layer.source[first:last]), weight, first, group, number, total)
+        indptr = np.asarray(layer.indptr[:], np.int64)
+        for first, (source, *weight) in pieces(layer.source, *([] if layer.weight is None else [layer.weight])):
+            given = weight[0].astype(np.float64) if weight else np.empty(0)
+            _edge_pairs(indptr, source, given, first, group, number, total)
         return number, total
     activity = None if layer.activity is None else column(layer.activity)
-    first = 0
-    while first < layer.num_places:
-        last = int(np.searchsorted(indptr, indptr[first] + _BLOCK, side="right")) - 1
-        last = min(max(last, first + 1), layer.num_places)
-        members = np.asarray(layer.member[int(indptr[first]) : int(indptr[last])])
-        part = indptr[first : last + 1]
+    for part in indptr_pieces(layer):
+        members = np.asarray(layer.member[int(part[0]) : int(part[-1])])
         weights = layer.weights(np.diff(part))
         active = np.empty(0) if activity is None else activity[members].astype(np.float64)
         _place_pairs(part - part[0], group[members], active, weights, number, total)
-        first = last
     return number, total
 
 
@@ -118,9 +112,11 @@ def _mixing(layer: Mixing, group: Codes, num_groups: int) -> Floats:
     A contact of activity group h is anybody of h with equal chance; groups of ages within h share
     accordingly.
     """
-    own = np.asarray(layer.group[:])
     pools = layer.matrix.shape[0]
-    joint = np.bincount(group.astype(np.int64) * pools + own, minlength=num_groups * pools).reshape(num_groups, pools)
+    joint = np.zeros((num_groups, pools), np.int64)
+    for first, (own,) in pieces(layer.group):
+        cell = group[first : first + len(own)].astype(np.int64) * pools + own
+        joint += np.bincount(cell, minlength=joint.size).reshape(joint.shape)
     share = joint / np.maximum(joint.sum(axis=0), 1)
     return np.asarray(joint @ layer.matrix @ share.T)
 
@@ -149,6 +145,37 @@ def mean_by_group(total: Floats, group: Codes) -> Floats:
     """Contacts per day of one participant of each group (0 for a group without people)."""
     people = np.bincount(group, minlength=total.shape[0])[:, None]
     return np.asarray(total / np.maximum(people, 1))
+
+
+def pieces(*arrays: Array) -> Iterator[tuple[int, tuple[NDArray[Any], ...]]]:
+    """Arrays of one length, in memory or on disk, piece by piece.
+
+    Yields:
+        First entry of the piece, and the piece of each array.
+    """
+    length = int(arrays[0].shape[0])
+    for first in range(0, length, _BLOCK):
+        yield first, tuple(np.asarray(array[first : first + _BLOCK]) for array in arrays)
+
+
+def indptr_pieces(layer: Places) -> Iterator[Ints]:
+    """First members of runs of places, the end of the last included: few places with few members, at least one."""
+    for first in range(0, layer.num_places, _BLOCK):
+        indptr = np.asarray(layer.indptr[first : first + _BLOCK + 1], np.int64)
+        start = 0
+        while start < len(indptr) - 1:
+            last = int(np.searchsorted(indptr, indptr[start] + _BLOCK, side="right")) - 1
+            last = max(last, start + 1)
+            yield indptr[start : last + 1]
+            start = last
+
+
+def codes(values: Array, code: Callable[[NDArray[Any]], Codes]) -> Codes:
+    """(num_agents,) uint8 code of each entry, made piece by piece."""
+    made = np.empty(values.shape[0], np.uint8)
+    for first, (piece,) in pieces(values):
+        made[first : first + len(piece)] = code(piece)
+    return made
 
 
 def column(values: Array) -> NDArray[Any]:

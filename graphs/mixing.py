@@ -32,7 +32,7 @@ def reciprocal(matrix: Floats, people: Ints) -> Floats:
     return np.asarray(total / np.maximum(people, 1)[:, None])
 
 
-def visit_contacts(total: float, shares: Sequence[float], sizes: Sequence[Ints]) -> list[float]:
+def visit_contacts(total: float, shares: Sequence[float], places: Sequence[Ints]) -> list[float]:
     """Contacts per visit of the layers of one setting, with which all their contacts sum to `total`.
 
     A member of a place of n has min(c, n - 1) contacts there; c is in proportion to the share of the layer.
@@ -40,17 +40,15 @@ def visit_contacts(total: float, shares: Sequence[float], sizes: Sequence[Ints])
     Args:
         total: Contacts per day of all members in all layers.
         shares: Share of each layer, above 0.
-        sizes: Per layer, (P,) people of each place.
+        places: Per layer, (S,) places of 0, 1, 2, ... S - 1 people.
 
     Returns:
         Contacts per day of each layer; so many that everybody meets everybody where `total` is out of reach.
     """
-    low, high = 0.0, max(float(size.max(initial=1)) / share for share, size in zip(shares, sizes, strict=True))
+    low, high = 0.0, max(max(len(number) - 1, 1) / share for share, number in zip(shares, places, strict=True))
 
     def contacts(each: float) -> float:
-        return sum(
-            float((np.minimum(each * share, size - 1) * size).sum()) for share, size in zip(shares, sizes, strict=True)
-        )
+        return sum(_contacts_of_places(each * share, number) for share, number in zip(shares, places, strict=True))
 
     for _ in range(60):
         middle = (low + high) / 2
@@ -59,3 +57,8 @@ def visit_contacts(total: float, shares: Sequence[float], sizes: Sequence[Ints])
         else:
             high = middle
     return [round(high * share, 6) for share in shares]
+
+
+def _contacts_of_places(each: float, number: Ints) -> float:
+    size = np.arange(len(number))
+    return float((number * (np.minimum(each, size - 1) * size)).sum())

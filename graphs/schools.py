@@ -1,8 +1,8 @@
 """Schools of all levels and their classes: rolls from the tables, pupils from nearby, classes by age.
 
-Schools are made zone by zone. A zone is one region when all its schools are modelled; where the population is
-scaled down so far that a region would keep a fraction of a school, neighbouring regions share their schools, so
-that a school keeps the size of a school.
+Schools are made zone by zone. A zone is one district when all its schools are modelled; where the population is
+scaled down so far that a district would keep a fraction of a school, neighbouring ones share their schools, so that
+a school keeps the size of a school.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from graphs.districts import shared_out
 from graphs.keyed import generator
 from graphs.people import People
 from graphs.placement import choose_by_age, fill, scaled_quota, subdivide
@@ -58,37 +59,50 @@ class Schools:
     sector: NDArray[np.uint8]
 
 
-def school_zones(country: Country, scale: float) -> tuple[tuple[int, ...], ...]:
-    """Runs of regions that share their schools, at `scale` agents per resident.
+def school_zones(schools: Floats, districts: Ints, scale: float) -> tuple[tuple[int, ...], ...]:
+    """Runs of districts that share their schools, at `scale` agents per resident.
 
     Args:
-        country: Tables.
+        schools: (R, 2) schools of each region by sector, at one agent per resident.
+        districts: (R,) districts of each region.
         scale: Agents per resident.
 
     Returns:
-        Regions of each zone; every zone has at least `_LEAST_SCHOOLS` of each sector, or is the whole country.
+        Districts of each zone; every zone has at least `_LEAST_SCHOOLS` of each sector, or is the whole country. A
+        district shares schools with another region only if its whole region must.
     """
-    zones: list[list[int]] = []
+    first = np.cumsum(districts) - districts
+    each = shared_out(schools, districts) * scale
+    zones: list[tuple[int, ...]] = []
+    for regions in _runs(schools * scale):
+        inside = range(int(first[regions[0]]), int(first[regions[-1]] + districts[regions[-1]]))
+        zones.extend(tuple(inside[n] for n in run) for run in _runs(each[inside]))
+    return tuple(zones)
+
+
+def _runs(schools: Floats) -> list[list[int]]:
+    """Shortest runs of entries that have schools enough (n, 2); what is left over goes to the last one."""
+    runs: list[list[int]] = []
     count = np.full(len(SECTORS), _LEAST_SCHOOLS)
-    for region in range(len(country.regions)):
+    for entry in range(len(schools)):
         if (count >= _LEAST_SCHOOLS).all():
-            zones.append([])
+            runs.append([])
             count = np.zeros(len(SECTORS))
-        zones[-1].append(region)
-        count = count + country.schools[region] * scale
-    if len(zones) > 1 and (count < _LEAST_SCHOOLS).any():
-        zones[-2].extend(zones.pop())
-    return tuple(tuple(zone) for zone in zones)
+        runs[-1].append(entry)
+        count = count + schools[entry]
+    if len(runs) > 1 and (count < _LEAST_SCHOOLS).any():
+        runs[-2].extend(runs.pop())
+    return runs
 
 
-def count_schools(country: Country, zones: Sequence[Sequence[int]], scale: float) -> Ints:
-    """(Z, 2) schools of each zone and sector, at `scale` agents per resident."""
-    whole = np.stack([country.schools[list(zone)].sum(axis=0) for zone in zones])
+def count_schools(schools: Floats, zones: Sequence[Sequence[int]], scale: float) -> Ints:
+    """(Z, 2) schools of each zone and sector, at `scale` agents per resident; schools (D, 2) of districts."""
+    whole = np.stack([schools[list(zone)].sum(axis=0) for zone in zones])
     return np.stack([largest_remainder(column, round(float(column.sum()) * scale)) for column in whole.T], axis=1)
 
 
 def join_people(parts: Sequence[People]) -> People:
-    """People of several neighbouring regions as one run of rows; areas stay those within each region."""
+    """People of several neighbouring districts as one run of rows; areas stay those within each district."""
     homes = np.cumsum([0] + [int(part.home[-1]) + 1 for part in parts])
     return People(
         age=np.concatenate([part.age for part in parts]),
@@ -145,7 +159,9 @@ def rolls(total: int, count: int, median: float, largest: float) -> Ints:
     return largest_remainder(spread_out(below, sigma), total)
 
 
-def zone_rolls(country: Country, zone: Sequence[int], sector: int, total: int, count: int) -> Ints:
+def zone_rolls(
+    country: Country, zone: Sequence[int], sector: int, total: int, count: int, share: Sequence[float] | None = None
+) -> Ints:
     """Rolls of the schools of a zone: quantiles of the rolls of its regions in full, stretched to sum to `total`.
 
     Only rolls above the middle one, or the middle two, are stretched, away from the median or towards it: medians of
@@ -153,34 +169,36 @@ def zone_rolls(country: Country, zone: Sequence[int], sector: int, total: int, c
 
     Args:
         country: Tables.
-        zone: Regions.
+        zone: Region of each district of the zone.
         sector: 0 primary, 1 secondary.
         total: Pupils.
         count: Schools, at least 1.
+        share: Of its region that each district is; None for 1.
 
     Returns:
         (count,) int64.
     """
-    full = np.sort(
-        np.concatenate(
-            [
-                rolls(
-                    int(country.students[region, sector]),
-                    int(country.schools[region, sector]),
-                    country.median_roll[region, sector],
-                    country.max_roll[region, sector],
-                )
-                for region in zone
-            ]
+    parts = [
+        rolls(
+            int(country.students[region, sector]),
+            int(country.schools[region, sector]),
+            country.median_roll[region, sector],
+            country.max_roll[region, sector],
         )
-    ).astype(np.float64)
-    shape = np.interp((np.arange(count) + 0.5) / count * len(full) - 0.5, np.arange(len(full)), full)
+        for region in zone
+    ]
+    weight = np.repeat(np.ones(len(zone)) if share is None else np.asarray(share), [len(part) for part in parts])
+    full = np.concatenate(parts).astype(np.float64)
+    order = np.argsort(full, kind="stable")
+    full, weight = full[order], weight[order]
+    at = np.cumsum(weight) - weight / 2
+    shape = np.interp((np.arange(count) + 0.5) / count * weight.sum() - 0.5, at - 0.5, full)
     middle = float(np.median(shape))
     upper = np.arange(count) > count // 2
 
     def stretched(power: float) -> Floats:
         moved = np.minimum(middle * np.exp(power * np.log(shape / middle)), full[-1])
-        return np.where(upper, moved, shape)
+        return np.asarray(np.where(upper, moved, shape))
 
     power = _bisect(lambda power: float(stretched(power).sum()) < total, 0.0, 3.0)
     return largest_remainder(stretched(power), total)
@@ -209,10 +227,12 @@ def pupil_quotas(country: Country, available: Ints, students: Ints) -> Ints:
     return np.stack(quotas)
 
 
-def _sizes(country: Country, zone: Sequence[int], sector: int, pupils: int, num_schools: Ints) -> Ints:
+def _sizes(
+    country: Country, zone: Sequence[int], share: Sequence[float], sector: int, pupils: int, num_schools: Ints
+) -> Ints:
     """Rolls of one sector of a zone."""
     if sector < len(SECTORS):
-        return zone_rolls(country, zone, sector, pupils, min(max(1, int(num_schools[sector])), pupils))
+        return zone_rolls(country, zone, sector, pupils, min(max(1, int(num_schools[sector])), pupils), share)
     name = EDUCATION[sector].replace(" ", "_")
     services, children = country.early_childhood
     mean = children / services if name == "early_childhood" else country.assumed["tertiary_mean_roll"]
@@ -221,7 +241,14 @@ def _sizes(country: Country, zone: Sequence[int], sector: int, pupils: int, num_
 
 
 def make_schools(
-    country: Country, seed: int, zone: Sequence[int], people: People, students: Ints, num_schools: Ints
+    country: Country,
+    seed: int,
+    entity: int,
+    zone: Sequence[int],
+    share: Sequence[float],
+    people: People,
+    students: Ints,
+    num_schools: Ints,
 ) -> Schools:
     """Enrol the children and students of a zone.
 
@@ -230,15 +257,17 @@ def make_schools(
     Args:
         country: Tables.
         seed: Seed of the population.
-        zone: Regions of the zone.
+        entity: Number of the zone in keyed draws.
+        zone: Region of each district of the zone.
+        share: Of its region that each district is.
         people: Rows of the zone.
         students: (2,) students that the table asks for, at this number of agents.
         num_schools: (2,) schools, likewise.
     """
     num_people = len(people.age)
     quotas = pupil_quotas(country, np.bincount(people.age, minlength=MAX_AGE + 1), students)
-    sector_of = choose_by_age(people.age, quotas, generator(seed, "schools/choice", zone[0]))
-    drift = generator(seed, "schools/place", zone[0]).standard_normal(int(people.home[-1]) + 1)
+    sector_of = choose_by_age(people.age, quotas, generator(seed, "schools/choice", entity))
+    drift = generator(seed, "schools/place", entity).standard_normal(int(people.home[-1]) + 1)
     school = np.full(num_people, -1, np.int32)
     group = np.full(num_people, -1, np.int32)
     sectors: list[NDArray[np.uint8]] = []
@@ -247,8 +276,8 @@ def make_schools(
         rows = np.flatnonzero(sector_of == sector)
         if not len(rows):
             continue
-        size = _sizes(country, zone, sector, len(rows), num_schools)
-        size = generator(seed, f"schools/order/{sector}", zone[0]).permutation(size[size > 0])
+        size = _sizes(country, zone, share, sector, len(rows), num_schools)
+        size = generator(seed, f"schools/order/{sector}", entity).permutation(size[size > 0])
         tertiary = EDUCATION[sector] == "tertiary"
         spread = country.assumed["tertiary_spread" if tertiary else "school_spread"]
         rows, place = fill(rows, rows + drift[people.home[rows]] * spread, size)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphs.placement import ranks_within
+from graphs.schools import Membership
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -25,17 +26,32 @@ _SLACK = (0.1, 0.25, 0.5)
 
 @dataclass(frozen=True)
 class Staff:
-    """Staff of the schools of the country (m of them).
+    """Staff of the schools of one zone (m of them).
 
     Attributes:
         rows: (m,) rows of the country, each once.
-        school: (m,) school of each.
-        group: (m,) class of each.
+        school: (m,) school of each, numbered within the zone.
+        group: (m,) class of each, likewise.
     """
 
     rows: Ints
-    school: NDArray[np.int32]
+    school: Ints
     group: Ints
+
+
+@dataclass(frozen=True)
+class WorkersSeated:
+    """Those who work in one zone (w of them), site by site.
+
+    Attributes:
+        rows: (w,) rows of the country.
+        size: (S,) workers of each site.
+        fit: (w,) whether they could be staff: adults who are enrolled nowhere.
+    """
+
+    rows: Ints
+    size: Ints
+    fit: NDArray[np.bool_]
 
 
 def place_of_members(rows: NDArray[Any], size: Ints) -> Floats:
@@ -81,44 +97,35 @@ def match_sites(wanted: Floats, where: Floats, size: Ints, site: Floats) -> Ints
     return chosen
 
 
-def appoint(
-    school: NDArray[np.int32],
-    group: NDArray[np.int32],
-    pupils: NDArray[np.int32],
-    wanted: Floats,
-    workers: Ints,
-    size: Ints,
-    age: NDArray[np.uint8],
-) -> Staff:
+def appoint(school: Membership, group: Membership, wanted: Floats, start: int, workers: WorkersSeated) -> Staff:
     """Appoint the staff of the schools of one zone and deal it out over their classes.
 
     Who is enrolled, or younger than 18, is not appointed. The classes of a school get numbers of staff that differ
     by at most one.
 
     Args:
-        school: (num_agents,) school of each pupil of the country, -1 = none.
-        group: (num_agents,) class of each pupil, likewise; the classes of a school are numbered on end.
-        pupils: (m,) rows of the pupils of the zone, school by school.
-        wanted: (P,) staff that each school of the zone wants.
-        workers: (w,) rows of those who work in the zone, site by site.
-        size: (S,) workers of each site.
-        age: (num_agents,) years.
+        school: Schools of the zone, pupils only.
+        group: Classes of the zone, likewise; the classes of a school are numbered on end.
+        wanted: (P,) staff that each school wants.
+        start: First row of the zone in the country.
+        workers: Those who work in the zone.
     """
-    fit = (school[workers] < 0) & (age[workers] >= ADULT)
+    size = workers.size
     site_of_worker = np.repeat(np.arange(len(size)), size)
-    fitting = np.bincount(site_of_worker[fit], minlength=len(size))
+    fitting = np.bincount(site_of_worker[workers.fit], minlength=len(size))
     open_to = np.where(fitting >= _LEAST_FIT * size, fitting, 0)
-    first = np.flatnonzero(np.diff(school[pupils], prepend=-1))
-    where = place_of_members(pupils, np.diff(first, append=len(pupils)))
-    found = match_sites(wanted, where, open_to, place_of_members(workers, size))
+    pupils, first = school.member, school.indptr[:-1]
+    where = place_of_members(pupils.astype(np.int64) + start, np.diff(school.indptr))
+    found = match_sites(wanted, where, open_to, place_of_members(workers.rows, size))
     school_of_site = np.full(len(size), -1, np.int64)
     school_of_site[found[found >= 0]] = np.flatnonzero(found >= 0)
     local = school_of_site[site_of_worker]
-    staff, local = workers[fit & (local >= 0)], local[fit & (local >= 0)]
+    chosen = workers.fit & (local >= 0)
+    staff, local = workers.rows[chosen], local[chosen]
     order = np.lexsort((staff, local))
     staff, local = staff[order], local[order]
     number = np.bincount(local, minlength=len(wanted))
     rank = ranks_within(local, len(wanted))
-    lowest = np.minimum.reduceat(group[pupils], first).astype(np.int64)
-    classes = np.maximum.reduceat(group[pupils], first) - lowest + 1
-    return Staff(staff, school[pupils[first]][local], lowest[local] + rank * classes[local] // number[local])
+    lowest = np.minimum.reduceat(group.place[pupils], first).astype(np.int64)
+    classes = np.maximum.reduceat(group.place[pupils], first) - lowest + 1
+    return Staff(staff, local, lowest[local] + rank * classes[local] // number[local])

@@ -24,6 +24,7 @@ from gnabm.contacts import Contacts, Edges, Layer, Mixing, Places
 from gnabm.errors import OutputExistsError, StoreError
 from gnabm.population import Population
 from gnabm.writers import settle
+from graphs.appending import Appender
 
 SCHEMA = 1
 Array = NDArray[Any]
@@ -68,22 +69,19 @@ def write_store(
         layers: Name to arrays of each layer.
         attributes: Root attribute `gnabm` without `kind`, `schema` and `complete`.
     """
-    block = int(attributes["block"])
     with replacing(path) as temporary:
-        root = zarr.create_group(store=str(temporary), zarr_format=3)
+        made = Appender(temporary, int(attributes["block"]))
         for name, array in columns.items():
-            _write(root, f"agents/{name}", array, block)
+            made.append(f"agents/{name}", array)
         for layer, arrays in layers.items():
             for name, array in arrays.items():
-                _write(root, f"layers/{layer}/{name}", array, block)
-        root.attrs["gnabm"] = {"kind": "graph", "schema": SCHEMA, **attributes, "complete": True}
+                made.append(f"layers/{layer}/{name}", array)
+        made.close(root_attributes(attributes))
 
 
-def _write(root: zarr.Group, name: str, array: Array, block: int) -> None:
-    chunks = tuple(max(1, min(block, length) if axis == 0 else length) for axis, length in enumerate(array.shape))
-    target = root.create_array(name=name, shape=array.shape, dtype=array.dtype, chunks=chunks)
-    if array.size:
-        target[...] = array
+def root_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Root attributes of a complete store that holds `attributes`."""
+    return {"gnabm": {"kind": "graph", "schema": SCHEMA, **attributes, "complete": True}}
 
 
 def read_attributes(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ contacts at work say.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,7 @@ LEAST_EMPLOYEES = (1, 20, 50)
 
 @dataclass(frozen=True)
 class Workers:
-    """Those of one home region who work in one region (w of them).
+    """Those of one home district who work in one district (w of them).
 
     Attributes:
         rows: (w,) int64 rows of the country, ascending.
@@ -48,12 +49,12 @@ class Workers:
 
 @dataclass(frozen=True)
 class Sites:
-    """Sites and teams in one work region (w workers).
+    """Sites and teams in one district of work (w workers).
 
     Attributes:
         rows: (w,) int64 rows of the country, sorted by site, ascending within.
         site_size: (S,) int64 workers of each site.
-        enterprise: (S,) int64 enterprise of each site, numbered from 0 within the region.
+        enterprise: (S,) int64 enterprise of each site, numbered from 0 within the district.
         enterprise_class: (S,) uint8 0 = 1-19, 1 = 20-49, 2 = 50 and more employees.
         team_rows: (t,) int64 rows of the country of those in teams, sorted by team, ascending within. Only sites
             that have several teams have any.
@@ -83,21 +84,21 @@ def plan_flows(country: Country, employees: Ints) -> Ints:
     return np.stack([largest_remainder(exact[:, r], int(wanted[r])) for r in range(len(wanted))], axis=1)
 
 
-def choose_workers(country: Country, seed: int, region: int, people: People, flow: Ints, start: int) -> list[Workers]:
-    """Who lives here and works in each region.
+def choose_workers(country: Country, seed: int, entity: int, people: People, flow: Ints, start: int) -> list[Workers]:
+    """Who lives here and works in each district.
 
     Args:
         country: Tables.
         seed: Seed of the population.
-        region: Index of the home region.
-        people: Rows of the region.
-        flow: (R,) workers by work region; cut down if too few people are of working age.
-        start: First row of the region in the country.
+        entity: Number of the home district in keyed draws.
+        people: Rows of the district.
+        flow: (D,) workers by district of work; cut down if too few people are of working age.
+        start: First row of the district in the country.
     """
     available = np.bincount(people.age, minlength=MAX_AGE + 1)
     quota = scaled_quota(available, country.employment, int(flow.sum()), country.assumed["max_employment"])
-    chosen = choose_by_age(people.age, quota[None], generator(seed, "work/choice", region))
-    rows = generator(seed, "work/flow", region).permutation(np.flatnonzero(chosen == 0))
+    chosen = choose_by_age(people.age, quota[None], generator(seed, "work/choice", entity))
+    rows = generator(seed, "work/flow", entity).permutation(np.flatnonzero(chosen == 0))
     cuts = np.cumsum(largest_remainder(flow, len(rows)) if len(rows) else np.zeros_like(flow))[:-1]
     parts = [np.sort(part) for part in np.split(rows, cuts)]
     return [Workers(start + part, people.age[part]) for part in parts]
@@ -179,11 +180,11 @@ def seat_by_age(position: Floats, age: Floats, stretch: int) -> Ints:
 
 
 def plan_sites(country: Country, region: int, by_class: Ints) -> tuple[Ints, NDArray[np.uint8]]:
-    """(S,) workers and (S,) class of the sites of a region, class by class.
+    """(S,) workers and (S,) class of the sites of a district, class by class.
 
     Args:
         country: Tables.
-        region: Index of the work region.
+        region: Index of its region.
         by_class: (3,) workers by enterprise class.
     """
     assumed = country.assumed
@@ -201,21 +202,23 @@ def plan_sites(country: Country, region: int, by_class: Ints) -> tuple[Ints, NDA
 def make_sites(
     country: Country,
     seed: int,
+    entity: int,
     region: int,
-    arrivals: list[Workers],
+    arrivals: Sequence[Workers],
     start: int,
     num_people: int,
     employees: Ints,
 ) -> Sites:
-    """Seat everybody who works in a region.
+    """Seat everybody who works in a district.
 
     Args:
         country: Tables.
         seed: Seed of the population.
-        region: Index of the work region.
-        arrivals: Per home region, those who work here.
-        start: First row of this region.
-        num_people: People who live in this region.
+        entity: Number of the district in keyed draws.
+        region: Index of its region.
+        arrivals: Those who work here, by district of home.
+        start: First row of this district.
+        num_people: People who live in this district.
         employees: (3,) employees by enterprise class.
     """
     assumed = country.assumed
@@ -223,10 +226,10 @@ def make_sites(
     age = np.concatenate([part.age for part in arrivals])
     by_class = largest_remainder(employees, len(rows)) if len(rows) else np.zeros(len(CLASSES), np.int64)
     size, kind = plan_sites(country, region, by_class)
-    rng = generator(seed, "work/sites", region)
+    rng = generator(seed, "work/sites", entity)
     order = rng.permutation(len(kind))
     size, kind = size[order], kind[order]
-    # Those who live here work near home; those who come from elsewhere, anywhere in the region.
+    # Those who live here work near home; those who come from elsewhere, anywhere in it.
     resident = (rows >= start) & (rows < start + num_people)
     near = rows - start + rng.standard_normal(len(rows)) * assumed["work_spread"]
     position = np.where(resident, near, rng.random(len(rows)) * num_people)

@@ -15,7 +15,7 @@ from torch import Tensor
 from gnabm.cli.failures import Interrupted, console
 from gnabm.cli.populations import Ready, content_of, prepare
 from gnabm.cli.progress import Watch
-from gnabm.cli.running import CONFIG, STATES, TRAJECTORY, check_room, leave_run, refuse_existing
+from gnabm.cli.running import CONFIG, STATES, TRAJECTORY, check_room, free_memory, leave_run, refuse_existing
 from gnabm.config import Config, load
 from gnabm.config.changes import alike, build_periods, step_at, step_of, stretches, value_of
 from gnabm.config.load import check, parse, setting
@@ -63,10 +63,10 @@ def branch_run(
     for folder, one in branches.items():
         if _same_from(step, ready, one):
             raise ConfigError(f"scenario {folder.name}: nothing differs: {_values_now(base, step, wanted[folder])}")
-    check_room(ready, out)
+    check_room(ready, out, free_memory())
     for one in branches.values():
         if one.config.run != ready.config.run:
-            check_room(one, out)
+            check_room(one, out, free_memory())
     beginning = _beginning(ready, run, step, day)
     for folder, one in branches.items():
         leave_run(one, folder, beginning, {"branched_from": str(run.resolve()), "day": day})

@@ -33,6 +33,10 @@ def show_plan(plan: Mapping[str, Any], memory: int, disk: int) -> None:
     needs.add_row(
         "disk", f"up to {in_bytes(plan['disk'])} before compression ({recorded} recorded), {in_bytes(disk)} free"
     )
+    quiet, busy = plan["seconds"]
+    needs.add_row(
+        "time", f"roughly {quiet:.2g} s per step in the quiet, {busy:.2g} s while a tenth of the agents is infectious"
+    )
     screen.print(needs)
     screen.print(_layers(plan["layers"]))
     screen.print(_shards(shards))

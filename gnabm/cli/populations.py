@@ -27,9 +27,6 @@ from gnabm.model import Model
 from gnabm.periods import Period
 from gnabm.population import Population
 
-BUILD_BYTES_PER_AGENT = 250
-"""Peak memory of a build: measured below 150 B per agent at 0.2 to 5.2 million agents, with room to spare."""
-
 
 @dataclass(frozen=True, eq=False)
 class Ready:
@@ -139,9 +136,11 @@ def _check_country(who: Country, *, strict: bool) -> dict[str, Any]:
     return wanted
 
 
-def _check_memory(wanted: Mapping[str, Any]) -> None:
+def _check_memory(wanted: Mapping[str, Any], num_workers: int | None) -> None:
     """Refuse a build that memory cannot hold."""
-    need, have = wanted["num_agents"] * BUILD_BYTES_PER_AGENT, available_memory()
+    from graphs.building import peak_memory
+
+    need, have = peak_memory(wanted["num_agents"], num_workers), available_memory()
     if need > have:
         raise CapacityError(
             f"population.num_agents: building {wanted['num_agents']:,} agents needs about {in_bytes(need)} of memory, "
@@ -156,7 +155,7 @@ def _ensure(who: Country, *, strict: bool) -> Path:
 
     wanted, cache, screen = _check_country(who, strict=strict), cache_folder(), console()
     if not any(cache.glob(f"*-{content_hash(wanted)[:16]}.zarr")):
-        _check_memory(wanted)
+        _check_memory(wanted, who.num_workers)
     cache.mkdir(parents=True, exist_ok=True)
     before = {entry.name for entry in cache.iterdir()}
     text = f"contact graph of {wanted['country']}, {wanted['num_agents']:,} agents"
@@ -209,7 +208,7 @@ def build_population(source: str, overrides: Sequence[str], out: Path | None, *,
         _, store, population = open_population(config, strict=strict)
     else:
         wanted, screen = _check_country(who, strict=strict), console()
-        _check_memory(wanted)
+        _check_memory(wanted, who.num_workers)
         target = _vacant(out, overwrite=overwrite)
         text = f"building {wanted['country']}, {wanted['num_agents']:,} agents"
         with _busy(screen, text), _telling_of_space(out, "--out"):

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def plan_config(source: str, overrides: Sequence[str], out: Path | None, *, stri
         show_plan(plan.to_dict(), available_memory(), available_disk(folder))
     from cluster.plan import refuse_if_too_large
 
-    refuse_if_too_large(plan, _memory(), available_disk(folder))
+    refuse_if_too_large(plan, free_memory(), available_disk(folder))
 
 
 def _plan(ready: Ready) -> Any:  # noqa: ANN401
@@ -60,21 +61,27 @@ def _plan(ready: Ready) -> Any:  # noqa: ANN401
     run = ready.config.run
     return plan(
         ready.population, ready.model, shards=run.shards, steps=run.steps, record=ready.config.record.fields,
-        transport=run.transport, infections=ready.config.record.infections,
+        transport=run.transport, infections=ready.config.record.infections, threads=run.threads,
     )  # fmt: skip
 
 
-def _memory() -> int | None:
+def free_memory() -> int | None:
     """Free memory; None with an address of a Ray cluster, where the shards live on other machines than this one."""
     return None if "RAY_ADDRESS" in os.environ else available_memory()
 
 
-def check_room(ready: Ready, folder: Path) -> None:
-    """Refuse what memory cannot hold. Disk is bounded from above only, so a run that may not fit is but warned of."""
+def check_room(ready: Ready, folder: Path, memory: int | None) -> None:
+    """Refuse what memory cannot hold. Disk is bounded from above only, so a run that may not fit is but warned of.
+
+    Args:
+        ready: The run.
+        folder: Where it goes.
+        memory: Free memory in bytes before anything was started, or None.
+    """
     from cluster.plan import refuse_if_too_large
 
     plan = _plan(ready)
-    refuse_if_too_large(plan, _memory())
+    refuse_if_too_large(plan, memory)
     free = available_disk(folder)
     if plan.disk > free:
         console().print(
@@ -97,9 +104,26 @@ def run_config(source: str, overrides: Sequence[str], out: Path | None, *, overw
     config = load(source, overrides)
     folder = out or Path("runs") / config.name
     refuse_existing(folder, overwrite=overwrite)
-    ready = prepare(config, strict=strict)
-    check_room(ready, folder)
-    leave_run(ready, folder)
+    memory = free_memory()
+    with _ranks_ahead(config):
+        ready = prepare(config, strict=strict)
+        check_room(ready, folder, memory)
+        leave_run(ready, folder)
+
+
+def _ranks_ahead(config: Config) -> AbstractContextManager[None]:
+    """The processes of several shards start while this one reads and plans."""
+    run = config.run
+    # More shards than cores may be a mistake that the plan refuses: nothing is started for them before.
+    if (
+        run.transport == "local"
+        or (run.transport == "auto" and run.shards == 1)
+        or run.shards > len(os.sched_getaffinity(0))
+    ):
+        return nullcontext()
+    from cluster.actors import started_ahead
+
+    return started_ahead(run.shards, run.threads)
 
 
 def leave_run(ready: Ready, folder: Path, begin: Any = None, more: Mapping[str, Any] | None = None) -> None:  # noqa: ANN401

@@ -273,6 +273,8 @@ class Entered:
         target: The stage.
     """
 
+    field = "stage"
+
     def __init__(self, target: StageName) -> None:
         self.target = target
 
@@ -283,6 +285,10 @@ class Entered:
         # The difference has the gradient of what enters; a product would count a flag that stays once per step.
         return (now - was).clamp(min=0) if now.is_floating_point() else now & ~was
 
+    def of_moves(self, counts: Tensor, moves: Tensor) -> Tensor:
+        """(num_groups,) agents."""
+        return moves[:, self.target].sum(0)
+
 
 class Within:
     """Value of an observable: agents in one of some stages at the end of the step.
@@ -290,6 +296,8 @@ class Within:
     Args:
         stages: The stages.
     """
+
+    field = "stage"
 
     def __init__(self, *stages: StageName) -> None:
         self.stages = stages
@@ -301,6 +309,10 @@ class Within:
         for other in self.stages[1:]:
             flags = flags + stage.is_(other) if flags.is_floating_point() else torch.logical_or(flags, stage.is_(other))
         return flags
+
+    def of_moves(self, counts: Tensor, moves: Tensor) -> Tensor:
+        """(num_groups,) agents."""
+        return counts[sorted(set(self.stages))].sum(0)
 
 
 OBSERVABLES = (

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnabm.agents import Agents, Column, StageName, Stages
+from gnabm.agents import Agents, Column, Stage, StageName, Stages
 from gnabm.errors import ConfigError
 from gnabm.model import Leavers, Model, Observable, State, count_by_stage
 from gnabm.models.calendar import Calendar, CalendarKeys
@@ -33,6 +33,7 @@ from gnabm.models.infection import DailyProfile, Infect, InfectByAge, as_rate, h
 from gnabm.models.progression import STATE, Progress
 from gnabm.neighbours import Neighbours
 from gnabm.rule import Rule, SeedAgents, SeedAtRandom, Step
+from gnabm.scan import event_rows
 from gnabm.transmission import Courses, Transmission
 
 # Stages
@@ -71,6 +72,13 @@ class Leave(Rule):
         """Move those who leave."""
         leaving = step.bernoulli(happens(self.rate, step.dt))
         return {"stage": agents.stage.move(self.source, self.target, leaving)}
+
+    def fused(self, agents: Agents, contacts: Neighbours, step: Step) -> tuple[Tensor, Mapping[str, Column]]:
+        """Move those who leave, walking the stage alone."""
+        stage: Stage = agents.stage
+        p, rows = happens(self.rate, step.dt), stage.rows(self.source)
+        leaving = event_rows(step.stream("bernoulli"), agents.keys, stage.codes, self.source, p, rows)
+        return leaving, {"stage": stage.all_in(self.target, leaving)}
 
 
 # Initial state

@@ -10,18 +10,21 @@ infects with the probability of the risk, so it brings fewer than stated, and no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, NotRequired, TypedDict
 
 import torch
+from torch import Tensor
 
-from gnabm.agents import Agents, Column, Field, StageName
+from gnabm.agents import Agents, Column, Field, Stage, StageName
 from gnabm.errors import ConfigError, nearest
+from gnabm.exchange import FIXED_POINT
 from gnabm.models.immunity import region_names
 from gnabm.neighbours import Neighbours
 from gnabm.rule import Rule, Step
+from gnabm.scan import chosen_rows, weigh_groups
 
 When = int | str
 """A date such as 2022-01-20, or days since the start of the run."""
@@ -145,28 +148,21 @@ class Arrive(Rule):
 
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Move the newly infected and note the step; on a day without arrivals nothing is looked at."""
-        regions = self.regions(agents.fields)
         expected = [a.expected(step) for a in self.arrivals]
         if not any(expected):
             return {}
         # Who is left, and at what risk, has no gradient: arrivals are given, whoever else is infected or immune.
         susceptible = agents.stage.codes == int(self.source)
         risk = None if self.risk is None else torch.where(susceptible, getattr(agents, self.risk).detach(), 0.0)
-        everywhere, local = 0.0, torch.zeros(256)
-        for arrivals, region, number in zip(self.arrivals, regions, expected, strict=True):
-            if not number:
-                continue
+
+        def people(region: int | None) -> tuple[int, float]:
             here = torch.ones_like(susceptible) if region is None else agents.region == region
-            if arrivals.relative:
-                number = number * _count(here, step) / PEOPLE
             left = _count(susceptible & here, step) if risk is None else float(step.total(risk * here))
-            if region is None:
-                everywhere += self._probability(arrivals, number, left)
-            else:
-                local[region] += self._probability(arrivals, number, left)
-        p = torch.tensor(everywhere)
-        if bool(local.any()):
-            p = p + local.index_select(0, agents.region.to(torch.int32))
+            return _count(here, step), left
+
+        p, by_region = self._chances(agents.fields, expected, people)
+        if by_region is not None:
+            p = by_region.index_select(0, agents.region.to(torch.int32))
         if risk is not None:
             p = p * risk
         newly = step.bernoulli(p.clamp(max=1.0), where=susceptible)  # several entries may want the same few people
@@ -175,6 +171,55 @@ class Arrive(Rule):
             "stage": agents.stage.move(self.source, self.target, newly),
             "infected_on": infected_on.to(torch.int32),
         }
+
+    def fused(self, agents: Agents, contacts: Neighbours, step: Step) -> tuple[Tensor, Mapping[str, Column]]:
+        """The same, walking the agents twice on a day with arrivals: who is left, and whom it hits."""
+        stage: Stage = agents.stage
+        expected = [a.expected(step) for a in self.arrivals]
+        if not any(expected):
+            return torch.empty(0, dtype=torch.int64), {}
+        risk = None if self.risk is None else getattr(agents, self.risk)
+        local = any(code is not None for code in self.regions(agents.fields))
+        region = agents.region if local else None
+        number = len(agents.fields["region"].categories or ()) if local else 1
+        weighed = step.group.all_reduce(weigh_groups(stage.codes, self.source, region, number, risk))
+        everyone, left = weighed[0], weighed[1] if risk is None else weighed[1].to(torch.float64) / FIXED_POINT
+
+        def people(region: int | None) -> tuple[int, float]:
+            if region is not None:
+                return int(everyone[region]), float(left[region])
+            return int(everyone.sum()), float(weighed[1].sum()) / (1 if risk is None else FIXED_POINT)
+
+        p, by_region = self._chances(agents.fields, expected, people)
+        if by_region is None:
+            region, by_region = None, p.reshape(1)
+        rows = chosen_rows(step.stream("bernoulli"), agents.keys, stage.codes, self.source, region, by_region, risk)
+        infected_on = torch.full(rows.shape, step.index, dtype=torch.int32)
+        return rows, {"stage": stage.all_in(self.target, rows), "infected_on": infected_on}
+
+    def _chances(
+        self, fields: Mapping[str, Field], expected: Sequence[float], people: Callable[[int | None], tuple[int, float]]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Probability () of everyone, and (num_regions,) where regions differ.
+
+        Args:
+            fields: Columns of the population.
+            expected: Arrivals of each entry in this step.
+            people: Of a region or None for all: residents, and the susceptible, each counted by its risk.
+        """
+        everywhere, local = 0.0, torch.zeros(256)
+        for arrivals, region, number in zip(self.arrivals, self.regions(fields), expected, strict=True):
+            if not number:
+                continue
+            residents, left = people(region)
+            if arrivals.relative:
+                number = number * residents / PEOPLE
+            if region is None:
+                everywhere += self._probability(arrivals, number, left)
+            else:
+                local[region] += self._probability(arrivals, number, left)
+        p = torch.tensor(everywhere)
+        return p, p + local if bool(local.any()) else None
 
     def regions(self, fields: Mapping[str, Field]) -> list[int | None]:
         """Code of the region of each entry, None for all.

@@ -10,15 +10,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gnabm.agents import Agents, Column, Stage, StageName
+from gnabm.agents import Agents, Column, Stage, StageName, Stages
 from gnabm.errors import DataError
+from gnabm.exposure import Part, candidates
 from gnabm.messages import nonzero_rows
 from gnabm.models.calendar import Calendar
 from gnabm.models.durations import gamma_cdf
 from gnabm.neighbours import Neighbours
+from gnabm.random import bernoulli
 from gnabm.rule import Rule, Step
+from gnabm.scan import senders
 
 Floats = NDArray[np.float64]
+Moved = tuple[Tensor, Mapping[str, Column]]
+"""Rows that change, and their new values."""
 _TAIL = 1e-9
 
 
@@ -60,6 +65,12 @@ class DailyProfile(nn.Module):
     def forward(self, steps: Tensor, dt: float) -> Tensor:
         """Infectiousness (n,) a number of steps (n,) int32 after infection."""
         return self.values.index_select(0, whole_days(steps, dt, self.values.shape[0] - 1))
+
+    def table(self, dt: float) -> Tensor:
+        """(K,) infectiousness 0, 1, ... steps after infection; the last value holds from there on."""
+        last = self.values.shape[0] - 1
+        values: Tensor = self(torch.arange(math.ceil(last / dt) + 2, dtype=torch.int32), dt)
+        return values
 
     def by_steps(self, length: int, dt: float) -> Floats:
         """(length,) infectiousness 1, ..., length steps after infection."""
@@ -112,12 +123,16 @@ class GammaProfile(nn.Module):
         """(length,) infectiousness 1, ..., length steps after infection, per day."""
         return np.asarray(np.diff(gamma_cdf(np.arange(length + 1) * dt, self.mean, self.sd)) / dt)
 
-    def forward(self, steps: Tensor, dt: float) -> Tensor:
-        """Infectiousness (n,) a number of steps (n,) int32 after infection; 0 for less than one."""
+    def table(self, dt: float) -> Tensor:
+        """(K,) infectiousness 0, 1, ... steps after infection; the last value, 0, holds from there on."""
         if dt not in self._tables:
             values = np.concatenate([[0.0], self.by_steps(self.length(dt), dt), [0.0]])
             self._tables[dt] = torch.from_numpy(values.astype(np.float32))
-        table = self._tables[dt]
+        return self._tables[dt]
+
+    def forward(self, steps: Tensor, dt: float) -> Tensor:
+        """Infectiousness (n,) a number of steps (n,) int32 after infection; 0 for less than one."""
+        table = self.table(dt)
         return table.index_select(0, steps.clamp(0, table.shape[0] - 1))
 
 
@@ -136,15 +151,14 @@ class StageFactors(nn.Module):
         self.stages = tuple(factors)
         self.factors = as_rates(list(factors.values()), "infectiousness")
 
-    def possible(self, stage: Stage) -> Tensor:
-        """(n,) bool of a set of agents that contains all whose factor is not 0."""
-        codes = [int(s) for s in self.stages]
-        return (stage.codes >= min(codes)) & (stage.codes <= max(codes))
+    def table(self, family: Stages) -> Tensor:
+        """(num_stages,) factor of each stage; differentiable in the factors."""
+        codes = torch.tensor([int(s) for s in self.stages])
+        return torch.zeros(len(family)).index_copy(0, codes, self.factors)
 
     def forward(self, stage: Stage) -> Tensor:
         """Factor (n,) of each agent; differentiable in the factors and in the stages."""
-        codes = torch.tensor([int(s) for s in self.stages])
-        table = torch.zeros(len(stage.family)).index_copy(0, codes, self.factors)
+        table = self.table(stage.family)
         if stage.flags is None:
             return table.index_select(0, stage.codes.to(torch.int32))
         result = torch.zeros(len(stage))
@@ -185,6 +199,15 @@ class Infect(Rule):
         sent = agents.everyone.stage.is_(self.infectious)
         hazard = self.transmission_rate * contacts.sum_neighbours(sent)
         return {"stage": stage.move(self.source, self.target, step.bernoulli(happens(hazard, step.dt)))}
+
+    def fused(self, agents: Agents, contacts: Neighbours, step: Step) -> Moved | None:
+        """Move the newly infected, walking the agents once."""
+        stage: Stage = agents.stage
+        if self.source == self.infectious:
+            return None  # who sends would hear itself
+        rows = stage.rows(self.infectious)
+        newly = _infected(agents, contacts.exposure(rows, torch.ones(rows.shape[0]), {}), self, step)
+        return None if newly is None else (newly, {"stage": stage.all_in(self.target, newly)})
 
 
 class InfectByAge(Rule):
@@ -254,16 +277,29 @@ class InfectByAge(Rule):
     def _sent(self, everyone: Agents, step: Step) -> Tensor:
         """What everyone sends (num_agents,)."""
         stage, since, infectious = everyone.stage, everyone.infected_on, self.infectious
-        if isinstance(infectious, StageName):
-            only: Tensor = self.profile(step.index - since, step.dt) * stage.is_(infectious)
-            return only
-        if stage.flags is not None:
-            dense: Tensor = self.profile(step.index - since, step.dt) * infectious(stage)
-            return dense
-        # A forward run looks up the infected alone: the same values, and 0 is what the others send.
-        rows = nonzero_rows(infectious.possible(stage))
-        values = self.profile(step.index - since.index_select(0, rows), step.dt) * infectious(stage.take(rows))
-        return torch.zeros(len(stage)).index_copy(0, rows, values)
+        factor = stage.is_(infectious) if isinstance(infectious, StageName) else infectious(stage)
+        sent: Tensor = self.profile(step.index - since, step.dt) * factor
+        return sent
+
+    def fused(self, agents: Agents, contacts: Neighbours, step: Step) -> Moved | None:
+        """Move the newly infected and note the step, walking the agents once."""
+        stage: Stage = agents.stage
+        factor = self._factors(stage.family)
+        if float(factor[int(self.source)]) != 0:
+            return None  # who sends would hear itself
+        table = factor.unsqueeze(1) * self.profile.table(step.dt)
+        rows, values = senders(stage.codes, agents.infected_on, step.index, table)
+        newly = _infected(agents, contacts.exposure(rows, values, self._weights(contacts, step)), self, step)
+        if newly is None:
+            return None
+        infected_on = torch.full(newly.shape, step.index, dtype=torch.int32)
+        return newly, {"stage": stage.all_in(self.target, newly), "infected_on": infected_on}
+
+    def _factors(self, family: Stages) -> Tensor:
+        """(num_stages,) infectiousness of each stage relative to others."""
+        if isinstance(self.infectious, StageFactors):
+            return self.infectious.table(family)
+        return torch.nn.functional.one_hot(torch.tensor(int(self.infectious)), len(family)).to(torch.float32)
 
     def _weights(self, contacts: Neighbours, step: Step) -> dict[str, float | Tensor]:
         """Weight of each layer in this step."""
@@ -272,3 +308,22 @@ class InfectByAge(Rule):
             for name, factor in self.calendar.factors(step, list(contacts)).items():
                 weights[name] = weights.get(name, 1.0) * factor
         return weights
+
+
+def _infected(agents: Agents, parts: Sequence[Part], rule: Infect | InfectByAge, step: Step) -> Tensor | None:
+    """Rows (n,) that are infected by what they receive; None when a hazard is not >= 0: `forward` tells."""
+    group = by_group = risk = None
+    if isinstance(rule, InfectByAge):
+        if rule.susceptibility is not None:
+            group, by_group = agents.age_group, rule.susceptibility
+        risk = None if rule.risk is None else getattr(agents, rule.risk)
+    state = step.stream("bernoulli")
+    found = candidates(
+        parts, agents.stage.codes, rule.source, state=state, keys=agents.keys, rate=rule.transmission_rate, dt=step.dt,
+        group=group, by_group=by_group, risk=risk,
+    )  # fmt: skip
+    if found is None:
+        return None
+    rows, hazard = found
+    drawn = bernoulli(state, agents.keys, happens(hazard, step.dt), rows)
+    return rows.index_select(0, nonzero_rows(drawn))

@@ -21,10 +21,13 @@ from gnabm.model import State
 from gnabm.models.durations import Duration
 from gnabm.models.immunity import NUM_AGE_GROUPS, ages
 from gnabm.neighbours import Neighbours
+from gnabm.random import uniform
 from gnabm.rule import Merge, Rule, Step
+from gnabm.scan import due_rows
 
 NEVER = 2**31 - 1
 """`due` of those whose stage does not end."""
+_STREAMS = ("outcome", "way", "wait")
 
 STATE = {
     "due": State(NEVER, torch.int32, "step at which the stage ends", "step"),
@@ -119,23 +122,38 @@ class Progress(Rule):
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Move them, and draw what follows."""
         stage, due = agents.stage, agents.due
-        new = (stage.codes == int(self.entry)) & (due == NEVER)
-        at = nonzero_rows(new | (due == step.index))
-        age = ages(agents).index_select(0, at)
-        risk = None if self.risk is None else getattr(agents, self.risk).detach().index_select(0, at)  # no gradient
-        first = self._outcome(step.uniform("outcome").index_select(0, at), age, risk)
-        entered = torch.where(new.index_select(0, at), first, agents.next_stage.index_select(0, at).long())
-        upto = self.upto.index_select(0, entered * NUM_AGE_GROUPS + age)
-        way = (step.uniform("way").index_select(0, at).unsqueeze(1) >= upto).sum(1)
-        way = entered * (upto.shape[1] + 1) + way  # its place in the flat tables
-        following, law = self.targets.index_select(0, way), self.laws.index_select(0, way)
-        wait = self._wait(law.clamp(min=0), step.uniform("wait").index_select(0, at), step.dt)
-        until = torch.where(law < 0, NEVER, step.index + wait)  # a law below 0: the stage does not end
+        at = nonzero_rows(((stage.codes == int(self.entry)) & (due == NEVER)) | (due == step.index))
+        numbers = {name: step.uniform(name).index_select(0, at) for name in _STREAMS}
+        shown = agents.everyone.only(at if agents.rows is None else agents.rows.index_select(0, at))
+        entered, following, until = self._course(shown, numbers, step)
         return {
             "stage": _entered(stage, at, entered),
-            "due": due.index_copy(0, at, until.to(torch.int32)),
-            "next_stage": agents.next_stage.index_copy(0, at, following.to(torch.uint8)),
+            "due": due.index_copy(0, at, until),
+            "next_stage": agents.next_stage.index_copy(0, at, following),
         }
+
+    def fused(self, agents: Agents, contacts: Neighbours, step: Step) -> tuple[Tensor, Mapping[str, Column]]:
+        """Move them, and draw what follows, having walked the agents once."""
+        stage: Stage = agents.stage
+        rows = due_rows(stage.codes, self.entry, agents.due, NEVER, step.index)
+        shown = agents.only(rows)
+        numbers = {name: uniform(step.stream(name), shown.key) for name in _STREAMS}
+        entered, following, until = self._course(shown, numbers, step)
+        return rows, {"stage": Stage(self.family, entered.to(torch.uint8)), "due": until, "next_stage": following}
+
+    def _course(self, agents: Agents, u: Mapping[str, Tensor], step: Step) -> tuple[Tensor, Tensor, Tensor]:
+        """Stage that each agent enters (n,) int64, the one that follows (n,) uint8, and its step (n,) int32."""
+        age = ages(agents)
+        risk = None if self.risk is None else getattr(agents, self.risk).detach()  # an outcome has no gradient
+        first = self._outcome(u["outcome"], age, risk)
+        entered = torch.where(agents.due == NEVER, first, agents.next_stage.long())
+        upto = self.upto.index_select(0, entered * NUM_AGE_GROUPS + age)
+        way = (u["way"].unsqueeze(1) >= upto).sum(1)
+        way = entered * (upto.shape[1] + 1) + way  # its place in the flat tables
+        following, law = self.targets.index_select(0, way), self.laws.index_select(0, way)
+        until = step.index + self._wait(law.clamp(min=0), u["wait"], step.dt)
+        until = torch.where(law < 0, NEVER, until)  # a law below 0: the stage does not end
+        return entered, following.to(torch.uint8), until.to(torch.int32)
 
     def _outcome(self, u: Tensor, age: Tensor, risk: Tensor | None) -> Tensor:
         """First stage (n,) of an infection; the last outcome's share is at the upper end of the unit interval."""

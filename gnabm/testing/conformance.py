@@ -91,10 +91,19 @@ class ModelConformance:
         self._same(whole, parts, ("among all rows", "in a short run of rows"))
 
     def test_push_and_pull_give_the_same_bits(self) -> None:
-        """The kernels walk the active sources or all targets."""
+        """The messages go out from active sources, or every target reads its own."""
         population = self.population(self.small)
         push = self._watch(population, messages="push")
         self._same(push, self._watch(population, messages="pull"), ("in push form", "in pull form"))
+
+    def test_a_kernel_gives_the_same_bits(self) -> None:
+        """Rules that have a kernel of their own (`Rule.fused`) change the same agents as their plain form."""
+        population = self.population(self.small)
+        plain, kernel = (
+            [n for n in self._watch(population, messages=form) if not n.field.startswith("probability")]
+            for form in ("push", "auto")
+        )
+        self._same(plain, kernel, ("as plain torch", "by its kernel"))
 
     def test_threads_give_the_same_bits(self) -> None:
         """One history on 1, 2, 3 and 7 threads, on a population that is large enough to be split."""
@@ -174,11 +183,13 @@ class ModelConformance:
         *,
         steps: int | None = None,
         bounds: Sequence[int] | None = None,
-        messages: Literal["auto", "push", "pull"] = "auto",
+        messages: Literal["auto", "push", "pull"] | None = None,
         gradient: str | None = None,
         threads: int = 1,
     ) -> list[Note]:
         steps = self.steps if steps is None else steps
+        if messages is None:  # a kernel of a rule cannot be looked over its shoulder
+            messages = "pull" if gradient is not None else "push"
         with num_threads(threads):
             return watch(
                 self.model(), population, steps=steps, seed=self.seed, bounds=bounds, messages=messages,

@@ -68,6 +68,8 @@ class Watched(Simulation):
     def __init__(self, model: Model, shard: Shard, **options: Any) -> None:  # noqa: ANN401
         self.notes: list[Note] = []
         self.integer_messages = all(_whole(layer) for layer in shard.layers.values()) and options.get("dt", 1) == 1
+        # A kernel of a rule cannot be looked over its shoulder.
+        options.setdefault("messages", "push" if options.get("gradient") is None else "pull")
         super().__init__(model, shard, tap=self._note_field, **options)
 
     def _note_field(self, step: int, rule: str, field: str, value: Column) -> None:

@@ -1,13 +1,16 @@
 import os
 import signal
 import sys
+import threading
 import time
 
+import numba
 import pytest
 import torch
 import xarray as xr
 
 from cluster import run
+from cluster.actors import _ahead, started_ahead
 from cluster.rank import GlooGroup, Rank
 from gnabm import Model, Rule, open_trajectory
 from gnabm.agents import Stages
@@ -50,12 +53,23 @@ class Probe(Rank):
         parts = [(torch.arange(n * row) + 10 * self.rank + to).reshape(n, row).to(dtype) for to, n in enumerate(sizes)]
         return group.all_to_all([p.squeeze(1) if row == 1 else p for p in parts])
 
+    def overlap(self, sizes):
+        """A started exchange, other collectives while it is under way, and what all of them brought."""
+        group = GlooGroup(self.rank, self.size)
+        pending = group.start([torch.full((n,), 10.0 * self.rank + to) for to, n in enumerate(sizes)])
+        summed = group.all_reduce(torch.tensor([self.rank + 1]))
+        between = group.all_to_all([torch.tensor([self.rank])] * 2)
+        return pending.wait(), summed.tolist(), [p.tolist() for p in between], group.traffic
 
-@pytest.fixture
-def probes():
+    def threads(self):
+        return torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS
+
+
+@pytest.fixture(scope="module")
+def probes(ray_cluster):
     import ray
 
-    actors = [ray.remote(num_cpus=1)(Probe).remote(rank, 2, 1) for rank in range(2)]
+    actors = [ray.remote(num_cpus=0)(Probe).remote(rank, 2, 1) for rank in range(2)]
     where = ray.get(actors[0].host.remote())
     ray.get([actor.connect.remote(*where) for actor in actors])
     yield actors
@@ -79,6 +93,34 @@ def test_messages_of_any_length_and_type_arrive_whole_and_others_are_refused(pro
         ray.get([probes[0].exchange.remote([1, 1], torch.int64, 1), probes[1].exchange.remote([1, 1], torch.int32, 1)])
 
 
+def test_a_started_exchange_goes_on_beside_others_and_is_counted(probes):
+    import ray
+
+    sizes = [[3, 100_000], [70_000, 0]]
+    for rank, told in enumerate(ray.get([p.overlap.remote(s) for p, s in zip(probes, sizes, strict=True)])):
+        parts, summed, between, traffic = told
+        assert summed == [3] and between == [[0], [1]]
+        for sender, part in enumerate(parts):
+            assert torch.equal(part, torch.full((sizes[sender][rank],), 10.0 * sender + rank))
+        assert traffic.exchanges == 3 and traffic.bytes == 4 * sizes[rank][1 - rank] + 8
+        assert traffic.seconds > 0
+
+
+def test_a_rank_has_no_more_threads_than_it_was_given(probes):
+    import ray
+
+    assert ray.get([p.threads.remote() for p in probes]) == [(1, 1)] * 2
+
+
+def test_ranks_started_ahead_are_those_of_the_run_and_end_when_no_run_comes(population, model):
+    with started_ahead(2, 1):
+        assert run(model, population, shards=2, threads=1, steps=2, seed=3).steps_done == 2
+        assert not _ahead
+    with started_ahead(2, 1), pytest.raises(DataError):
+        raise DataError("the plan was refused")
+    assert not _ahead and all(thread.name != "ranks" for thread in threading.enumerate())
+
+
 @pytest.mark.parametrize("shards", [2, 3])
 def test_actors_give_the_bits_of_one_shard(population, stored, model, tmp_path, shards):
     settings = {"steps": 40, "seed": 3, "record": ["stage", "infected_on"]}
@@ -89,6 +131,8 @@ def test_actors_give_the_bits_of_one_shard(population, stored, model, tmp_path, 
     assert actors.load().equals(one.load())
     assert sum(r.num_owned for r in result.ranks) == 3000
     assert all(r.num_halo > 0 for r in result.ranks)
+    assert all(r.exchanges >= 40 and r.exchange_bytes > 0 for r in result.ranks)
+    assert all(0 < r.seconds["exchange"] < r.seconds["step"] for r in result.ranks)
     assert actors.attrs["shards"] == shards and actors.attrs["status"] == "complete"
 
 

@@ -43,7 +43,7 @@ def alone(people, model_of_session):
     return simulate(model_of_session, people, **SETTINGS, infections=True).infections
 
 
-@pytest.mark.parametrize("messages", ["push", "pull"])
+@pytest.mark.parametrize("messages", ["auto", "push", "pull"])
 @pytest.mark.parametrize("shards", [1, 2, 3, 7])
 def test_the_list_has_the_same_bits_on_any_shards(people, model, alone, shards, messages):
     cut = run_local(model, people, shards=shards, **SETTINGS, messages=messages, infections=True)

@@ -49,7 +49,7 @@ def test_a_run_leaves_the_trajectory_that_simulate_returns(population, model, wh
     assert (result.steps_done, result.status, len(result.ranks)) == (70, "complete", shards)
     assert 0 < result.startup_seconds < result.seconds
     assert all(peak > 2**27 for peak in result.peak_rss)
-    assert {"read", "initial", "step", "write"} == set(result.ranks[0].seconds)
+    assert {"read", "initial", "step", "write", "exchange"} == set(result.ranks[0].seconds)
 
 
 @pytest.mark.parametrize("shards", [1, 3])

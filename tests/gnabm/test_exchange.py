@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import gnabm.exchange
 from gnabm.errors import TotalOverflowError
 from gnabm.exchange import FIXED_POINT, ShardGroup, Solo, exchange, exchange_columns, total
 from gnabm.local import on_shards
@@ -30,6 +31,16 @@ def test_counts_are_integers_and_sums_of_floats_float64():
 def test_by_bin():
     index = torch.tensor([0, 2, 2])
     assert total(Solo(), torch.tensor([1.5, 2.0, 0.25]), index, 4).tolist() == [1.5, 0, 2.25, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32, torch.float64])
+@pytest.mark.parametrize("piece", [1, 7, 100, 101, 1000])
+def test_pieces_of_any_length_add_up_to_the_same(monkeypatch, dtype, piece):
+    x = torch.from_numpy(np.random.default_rng(2).integers(0, 9, 101) / 8).to(dtype)
+    index = torch.arange(101, dtype=torch.int32) % 4
+    monkeypatch.setattr(gnabm.exchange, "_PIECE", piece)
+    assert total(Solo(), x).item() == x.double().sum()
+    assert total(Solo(), x, index, 5).tolist() == [*(x[index == k].double().sum() for k in range(4)), 0]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 5e9])

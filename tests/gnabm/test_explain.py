@@ -11,14 +11,15 @@ import torch
 from gnabm import Contacts, Mixing, Model, Places, Population, Rule, SeedAgents, Stages, State, simulate
 from gnabm.agents import Field
 from gnabm.errors import DataError, KindError
+from gnabm.exchange import Solo
 from gnabm.explain import explain
-from gnabm.messages import draw_contacts
-from gnabm.mixing import MixingTables
+from gnabm.mixing import MixingTables, drawn_contacts
 from gnabm.models.durations import Duration
 from gnabm.models.epidemic import seir
 from gnabm.models.progression import STATE, Progress, Transition
 from gnabm.periods import Period
 from gnabm.random import bits_reference, salt
+from gnabm.shard import cut
 from gnabm.testing.watch import num_threads
 
 KEYS = np.array([10, 11, 13, 12, 25, 17])
@@ -99,18 +100,13 @@ def model():
 
 
 def drawn(population, step, seed, dt):
-    """(6, 6) how often each agent (row) drew each other in a step, from the definition of the draws."""
-    mixing = population.contacts["mixing"]
-    tables = MixingTables.of(mixing, dt)
-    first, who, index = draw_contacts(
-        salt(seed, step, "contacts/mixing"), torch.from_numpy(KEYS), torch.from_numpy(mixing.group),
-        torch.tensor([0, 0, 0, 1, 1, 1]), tables.number_cdf, tables.group_cdf, tables.level_cdf, tables.range_first,
-        tables.range_count,
-    )  # fmt: skip
+    """(6, 6) how often each agent (row) drew each other in a step."""
+    shard, rows = cut(population), torch.arange(6)
+    tables = MixingTables.of(population.contacts["mixing"], dt)
+    state = salt(seed, step, "contacts/mixing")
+    found = drawn_contacts(shard.layers["mixing"], tables, Solo(), shard.keys, rows, rows, state)
     times = np.zeros((6, 6))
-    for sender in range(6):
-        for k in range(int(first[sender]), int(first[sender + 1])):
-            times[sender, np.flatnonzero(mixing.group == int(who[k]))[int(index[k])]] += 1
+    np.add.at(times, (found.value.numpy(), found.target.numpy()), 1)
     return times / dt
 
 
@@ -133,7 +129,7 @@ def unit(seed, step, stream, key):
 
 
 @pytest.mark.parametrize("dt", [1.0, 0.5])
-@pytest.mark.parametrize("messages", ["push", "pull"])
+@pytest.mark.parametrize("messages", ["auto", "push", "pull"])
 def test_hazards_sources_and_probability_are_those_of_a_dense_recomputation(dt, messages):
     population, told_any = six(), 0
     for row, step in [(r, s) for r in range(6) for s in range(4)]:

@@ -25,6 +25,18 @@ def test_every_part_arrives_at_its_rank_in_the_order_of_senders(three):
         assert [part.tolist() for part in received] == [[10 * r + rank] * SIZES[r][rank] for r in range(3)]
 
 
+def test_what_was_sent_may_be_changed_once_it_is_sent(three):
+    def task(group):
+        x, counts = torch.full((2,), group.rank), torch.full((2,), group.rank)
+        pending = group.start([x] * 3)
+        x += 10
+        summed = group.all_reduce(counts)
+        counts += 10
+        return [part.tolist() for part in pending.wait()], summed.tolist()
+
+    assert three.each(task) == [([[r, r] for r in range(3)], [3, 3])] * 3
+
+
 def test_one_shard_runs_at_a_time_in_the_order_of_ranks(three):
     log, running = [], threading.Lock()
 

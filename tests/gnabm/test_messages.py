@@ -6,15 +6,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnabm.drawing import add_in_order, draw_contacts
+from gnabm import bins
+from gnabm.bins import add_listed
 from gnabm.messages import (
-    count_pairs,
+    gather_sum,
+    nonzero_rows,
     pull_edges,
     push_edges,
     push_places,
     read_places,
+    rows_where,
     segment_sum,
     transpose,
+    weigh,
 )
 from gnabm.testing.watch import num_threads
 
@@ -68,7 +72,7 @@ def test_transposing_twice_is_the_graph(num_sources, num_targets, num_edges, see
     out = transpose(indptr, source, num_sources, weight if weighted else None)
     assert (dense(indptr, source, weight if weighted else None, num_sources) == dense(*out, num_targets).T).all()
     again = transpose(out[0], out[1], num_targets, out[2])
-    assert torch.equal(again[0], indptr) and torch.equal(again[1], source)
+    assert torch.equal(again[0].long(), indptr) and torch.equal(again[1], source)
     assert (again[2] is None) if not weighted else torch.equal(again[2], weight)
 
 
@@ -79,18 +83,102 @@ def test_push_and_pull_have_the_same_bits_on_heavy_tails_and_any_threads(active,
     size = 30_000
     indptr, source, weight = graph(size, size, 600_000, tail=6.0)
     assert int(indptr.diff().max()) > 10_000
-    weight = weight if weighted else None
+    weight = weight.to(dtype) if weighted else None
     x = values((size,), dtype, active)
     out = transpose(indptr, source, size, weight)
-    rows = x.nonzero().squeeze(1)
+    assert out[0].dtype == torch.int32
+    rows = nonzero_rows(x)
     expected = None
     for threads in THREADS:
         with num_threads(threads):
             pulled = pull_edges(x, indptr, source, weight)
-            pushed = push_edges(rows, x[rows], *out, size)
-        expected = pulled if expected is None else expected
-        assert torch.equal(pulled, expected), threads
-        assert torch.equal(pushed, expected), threads
+            expected = pulled if expected is None else expected
+            assert torch.equal(pulled, expected), threads
+            assert torch.equal(gather_sum(x, indptr, source, weight), expected), threads
+            assert torch.equal(gather_sum(x, indptr.int(), source, weight), expected), threads
+            for starts in (out[0], out[0].long()):
+                assert torch.equal(push_edges(rows, x[rows], starts, *out[1:], size), expected), threads
+
+
+@pytest.mark.parametrize("batch", [1, 1000, 1 << 30])
+def test_push_adds_to_given_sums_in_the_order_of_the_messages_in_any_batches(batch, monkeypatch):
+    monkeypatch.setattr(bins, "_MIN_BATCH", batch)
+    size, num_edges = 2_000, 30_000
+    in_edges = graph(size, size, num_edges, tail=3.0)
+    indptr, target, weight = transpose(*in_edges[:2], size, in_edges[2])
+    x = values((size,), active=0.3)
+    rows = nonzero_rows(x)
+    start = values((size,), seed=7)
+    expected = start.numpy().copy()
+    source = np.repeat(np.arange(size), np.diff(indptr))
+    sends = x.numpy()[source] != 0
+    np.add.at(expected, target.numpy()[sends], (x.numpy()[source] * weight.numpy())[sends])  # one by one, in order
+    for threads in THREADS:
+        with num_threads(threads):
+            out = start.clone()
+            assert push_edges(rows, x[rows], indptr, target, weight, size, out) is out
+            assert torch.equal(out, torch.from_numpy(expected))
+            listed = start.clone()
+            sent = torch.from_numpy((x.numpy()[source] * weight.numpy())[sends])
+            add_listed(target[torch.from_numpy(sends)], sent, listed, fresh=False)
+            assert torch.equal(listed, out)
+
+
+def test_nobody_who_sends_leaves_zeros():
+    indptr, source, _ = graph(50, 40, 100)
+    out = transpose(indptr, source, 50, None)
+    nobody = torch.empty(0, dtype=torch.int64)
+    assert torch.equal(push_edges(nobody, torch.empty(0), *out, 40), torch.zeros(40))
+    assert torch.equal(push_places(nobody, torch.empty(0), torch.zeros(50, dtype=torch.int32), 9), torch.zeros(9))
+    assert push_edges(nobody, torch.empty(0), torch.zeros(1, dtype=torch.int32), out[1][:0], None, 0).shape == (0,)
+
+
+@given(st.integers(0, 400), st.integers(0, 9), st.integers(0, 99), st.sampled_from([0.0, 0.01, 0.5, 1.0]))
+def test_rows_of_a_code_are_found_wherever_the_codes_begin(size, offset, seed, share):
+    rng = np.random.default_rng(seed)
+    codes = torch.from_numpy(np.where(rng.random(size + offset) < share, 3, rng.integers(0, 256, size + offset)))
+    codes = codes.to(torch.uint8)[offset:]
+    for code in (0, 3, 255):
+        assert rows_where(codes, code).tolist() == np.flatnonzero(codes.numpy() == code).tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.int64, torch.float32, torch.float64])
+def test_rows_that_are_not_zero_are_found_on_any_threads(dtype):
+    x = (values((100_003,), active=0.05) * 1e5).clamp(max=100).to(dtype)
+    if dtype.is_floating_point:
+        x[::17], x[5] = -0.0, float("nan")
+    for threads in THREADS:
+        with num_threads(threads):
+            rows = nonzero_rows(x)
+            assert rows.dtype == torch.int64 and torch.equal(rows, x.nonzero().squeeze(1))
+
+
+def undirected(size, num_edges, seed=0):
+    """indptr, source and weight of a graph in which each edge goes both ways, some of them several times."""
+    rng = np.random.default_rng(seed)
+    pair = rng.integers(0, size, (num_edges, 2))
+    pair = np.concatenate([pair, pair[:, ::-1]])
+    target, source = pair[np.lexsort((pair[:, 1], pair[:, 0]))].T
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(target, minlength=size))])
+    weight = 1.0 + (target + source) + target * source
+    return torch.from_numpy(indptr), torch.from_numpy(source.astype(np.int32)), torch.from_numpy(weight).float()
+
+
+@given(st.integers(2, 12), st.integers(1, 60), st.integers(0, 99))
+def test_an_undirected_graph_is_its_own_transpose_and_no_other_is(size, num_edges, seed):
+    indptr, source, weight = undirected(size, num_edges, seed)
+    same = transpose(indptr, source, size, weight)
+    assert same[0] is indptr and same[1] is source and same[2] is weight
+    assert transpose(indptr, source, size, None)[1] is source
+    other = weight.clone()
+    other[0] = 0.5
+    out = transpose(indptr, source, size, other)
+    assert (dense(indptr, source, other, size) == dense(*out, size).T).all()
+    mirrored = dense(indptr, source, None, size) == dense(indptr, source, None, size).T
+    one_way = indptr.clone()
+    one_way[1:] -= 1  # without its first edge
+    fewer = transpose(one_way.clamp(min=0), source[1:], size, None)
+    assert mirrored.all() and torch.equal(fewer[0].diff().sum(), torch.tensor(source.shape[0] - 1))
 
 
 def test_a_column_of_many_features_has_the_bits_of_that_column_alone():
@@ -155,6 +243,23 @@ def test_places_equal_the_matrix_of_co_members(num_agents, num_places, seed, dty
         np.testing.assert_allclose(read_places(sums, x, place, weight, some), expected[::3], rtol=1e-6)
 
 
+@pytest.mark.parametrize("num_places", [3, 500, 60_000])
+@pytest.mark.parametrize("codes", [None, torch.uint8, torch.int32])
+def test_place_sums_have_the_bits_of_the_plain_sum_on_any_threads(num_places, codes):
+    size = 100_000
+    place, indptr, member = places(size, num_places)
+    x = values((size,), active=0.2)
+    table = values((200,), seed=8)
+    code = None if codes is None else torch.randint(0, 200, (size,), generator=torch.manual_seed(0)).to(codes)
+    activity = None if code is None else table[code.int()]
+    expected = segment_sum(weigh(x, activity).index_select(0, member), indptr)
+    rows = nonzero_rows(x)
+    for threads in THREADS:
+        with num_threads(threads):
+            pushed = push_places(rows, x[rows], place, num_places, code, None if code is None else table)
+            assert torch.equal(pushed, expected), threads
+
+
 @pytest.mark.parametrize("rows", [None, torch.arange(1, 5000, 7)])
 def test_places_have_the_same_bits_with_and_without_gradient_and_as_columns(rows):
     place, indptr, member = places(5000, 200)
@@ -177,44 +282,3 @@ def test_gradients_of_places_are_the_finite_differences():
             lambda s, x, some=some: read_places(s, x, place, weight, some),
             (sums.requires_grad_(), own.requires_grad_()),
         )
-
-
-def test_messages_are_added_in_the_order_given_on_any_threads():
-    rng = np.random.default_rng(3)
-    target = torch.from_numpy((500 * rng.random(300_000) ** 3).astype(np.int64))
-    value = values((300_000,))
-    expected = np.zeros(500, dtype=np.float32)
-    np.add.at(expected, target.numpy(), value.numpy())  # one by one, in order
-    for threads in THREADS:
-        with num_threads(threads):
-            with torch.no_grad():
-                kernel = add_in_order(target, value, 500)
-            assert torch.equal(kernel, torch.from_numpy(expected))
-            assert torch.equal(add_in_order(target, value, 500), kernel)
-            assert torch.equal(add_in_order(target, value[:, None], 500)[:, 0], kernel)
-
-
-def test_pairs_are_counted():
-    rng = np.random.default_rng(4)
-    codes, group = rng.integers(0, 5, 10_001).astype(np.uint8), rng.integers(0, 7, 10_001).astype(np.int32)
-    expected = np.bincount(codes.astype(int) * 7 + group, minlength=35).reshape(5, 7)
-    for threads in THREADS:
-        with num_threads(threads):
-            assert count_pairs(torch.from_numpy(codes), torch.from_numpy(group), 5, 7).tolist() == expected.tolist()
-
-
-def test_contacts_depend_on_the_sender_alone():
-    keys = torch.arange(1000)
-    group, area = (keys % 2).to(torch.uint8), torch.zeros(1000, dtype=torch.int64)
-    tables = (
-        torch.tensor([[0.2, 0.6, 1.0], [0.5, 0.9, 1.0]]).double(), torch.tensor([[0.3, 1.0], [1.0, 1.0]]).double(),
-        torch.ones(1).double(), torch.zeros(1, 1, 2, dtype=torch.int64), torch.full((1, 1, 2), 500),
-    )  # fmt: skip
-    first, who, index = draw_contacts(77, keys, group, area, *tables)
-    assert ((index >= 0) & (index < 500)).all()
-    assert (who[torch.repeat_interleave(group.bool(), first.diff())] == 0).all()  # group 1 meets group 0 alone
-    some = torch.arange(3, 1000, 11)
-    s_first, s_who, s_index = draw_contacts(77, keys[some], group[some], area[some], *tables)
-    assert torch.equal(s_first.diff(), first.diff()[some])
-    picked = torch.isin(torch.repeat_interleave(keys, first.diff()), some)
-    assert torch.equal(s_who, who[picked]) and torch.equal(s_index, index[picked])

@@ -8,7 +8,6 @@ import torch
 from scipy import stats
 
 from gnabm import Contacts, Mixing, Population
-from gnabm.drawing import draw_contacts
 from gnabm.exchange import Solo
 from gnabm.mixing import MixingTables, drawn_contacts, expected_sum
 from gnabm.random import salt
@@ -33,16 +32,17 @@ def parts(mixing, dt=1.0):
     """Shard, tables and keys of a layer."""
     num_agents = mixing.group.shape[0]
     shard = cut(Population(num_agents, {}, Contacts({"pool": mixing}, num_agents)))
-    return shard.layers["pool"], MixingTables.of(mixing, dt), shard.columns["key"]
+    return shard.layers["pool"], MixingTables.of(mixing, dt), shard.keys
 
 
 def draws(mixing, x, repeats, dt=1.0):
     """(repeats, num_agents) drawn sums of independent steps."""
     shard, tables, keys = parts(mixing, dt)
+    rows = torch.arange(x.shape[0])
     with torch.no_grad(), num_threads(1):  # small arrays: threads would only wait for each other
         return torch.stack(
             [
-                drawn_contacts(shard, tables, Solo(), keys, x, salt(3, step, "contacts/pool"), False).summed(x.shape[0])
+                drawn_contacts(shard, tables, Solo(), keys, rows, x, salt(3, step, "contacts/pool")).summed(x.shape[0])
                 for step in range(repeats)
             ]
         ).double()
@@ -90,13 +90,13 @@ def test_the_mean_of_the_draws_is_the_expected_form(shares):
 def number_of_contacts(mixing, repeats, dt=1.0):
     """(repeats, num_agents) numbers of contacts made."""
     shard, tables, keys = parts(mixing, dt)
-    return torch.stack([
-        draw_contacts(
-            salt(5, step, "contacts/pool"), keys, shard.group, shard.area, tables.number_cdf, tables.group_cdf,
-            tables.level_cdf, tables.range_first, tables.range_count,
-        )[0].diff()
-        for step in range(repeats)
-    ])  # fmt: skip
+    rows = torch.arange(mixing.group.shape[0])
+    with num_threads(1):
+        return torch.stack([
+            drawn_contacts(shard, tables, Solo(), keys, rows, rows, salt(5, step, "contacts/pool"))
+            .value.bincount(minlength=rows.shape[0])
+            for step in range(repeats)
+        ])  # fmt: skip
 
 
 @pytest.mark.parametrize("k", [0.3, 0.8, 5.0, float("inf")])
@@ -147,11 +147,12 @@ def test_contacts_per_day_do_not_depend_on_the_length_of_the_step():
 def test_drawing_for_everyone_gives_the_bits_of_drawing_for_those_who_send():
     mixing = layer()
     shard, tables, keys = parts(mixing)
-    x = torch.rand(keys.shape[0], generator=torch.Generator().manual_seed(1)) * (keys % 3 == 0)
+    rows = torch.arange(keys.number)
+    x = torch.rand(keys.number, generator=torch.Generator().manual_seed(1)) * (rows % 3 == 0)
     with torch.no_grad():
         results = [
-            drawn_contacts(shard, tables, Solo(), keys, x, 99, everyone).summed(x.shape[0])
-            for everyone in (True, False)
+            drawn_contacts(shard, tables, Solo(), keys, some, x[some], 99).summed(x.shape[0])
+            for some in (rows, x.nonzero().squeeze(1))
         ]
     assert torch.equal(*results) and results[0].sum() > 0
 
@@ -159,9 +160,9 @@ def test_drawing_for_everyone_gives_the_bits_of_drawing_for_those_who_send():
 def test_gradients_travel_along_the_contacts():
     mixing = layer()
     shard, tables, keys = parts(mixing)
-    x = torch.rand(keys.shape[0], dtype=torch.float64).requires_grad_()
+    rows, x = torch.arange(keys.number), torch.rand(keys.number, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda v: drawn_contacts(shard, tables, Solo(), keys, v, 99, True).summed(v.shape[0]), x
+        lambda v: drawn_contacts(shard, tables, Solo(), keys, rows, v, 99).summed(v.shape[0]), x
     )
     found = torch.autograd.grad(expected_sum(shard, tables, Solo(), x).sum(), x)[0]
     np.testing.assert_allclose(found, MATRIX.sum(1)[mixing.group], rtol=1e-9)

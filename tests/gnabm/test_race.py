@@ -1,11 +1,12 @@
 """The race between senders: its winner by definition, its sums, repeats of a sender."""
 
 import numpy as np
+import pytest
 import torch
 
-from gnabm.messages import pull_edges
-from gnabm.race import NOBODY, Senders, entries_of
+from gnabm.race import NOBODY, Senders
 from gnabm.random import bits_reference
+from gnabm.testing.watch import num_threads
 
 
 def reference(state, target, keys, weights):
@@ -16,60 +17,49 @@ def reference(state, target, keys, weights):
     return keys[int(np.argmin(times))] if np.isfinite(min(times)) else NOBODY
 
 
-def random_senders(rng, targets=60, senders=40):
-    size = rng.integers(0, 9, targets)
-    ends = np.cumsum(size)
-    entries = np.concatenate([np.sort(rng.choice(senders, n, replace=False)) for n in size]).astype(np.int32)
-    value = np.where(rng.random(senders) < 0.4, 0, rng.gamma(1, 1, senders)).astype(np.float32)
-    arrays = ends - size, ends, entries, value, rng.permutation(senders) * 3 + 5
-    return [torch.from_numpy(np.asarray(a)) for a in arrays], size
+def messages(rng, targets=60, senders=40):
+    """Messages in ascending order of senders, none to some targets; what each sends, and who it is."""
+    sender = np.sort(rng.integers(0, senders, 200))
+    target = rng.integers(0, targets, 200).astype(np.int32)
+    weight = np.where(rng.random(200) < 0.4, 0, rng.gamma(1, 1, 200)).astype(np.float32)
+    return [torch.from_numpy(a) for a in (target, (rng.permutation(senders) * 3 + 5)[sender], weight)]
 
 
-def test_the_winner_of_a_race_is_that_of_its_definition():
+@pytest.mark.parametrize("but_itself", [False, True])
+def test_the_winner_of_a_race_is_that_of_its_definition(but_itself):
     rng = np.random.default_rng(0)
-    (first, last, sender, value, key), _ = random_senders(rng)
-    entry = torch.from_numpy(rng.gamma(1, 1, sender.shape[0]).astype(np.float32))
-    own = torch.from_numpy(rng.gamma(1, 1, 40).astype(np.float32))
-    itself = torch.from_numpy(rng.integers(-1, 40, 60))
-    targets = torch.from_numpy(rng.integers(0, 10**12, 60))
-    for weights in ({}, {"entry_weight": entry}, {"sender_weight": own}, {"sender_weight": own, "itself": itself}):
-        senders = Senders(first, last, sender, value, key, **weights)
-        got = senders.winners(99, targets).tolist()
-        for k in range(60):
-            at = sender[first[k] : last[k]].long()
-            weight = value[at]
-            weight = weight * entry[first[k] : last[k]] if "entry_weight" in weights else weight
-            weight = weight * own[at] if "sender_weight" in weights else weight
-            if "itself" in weights:
-                weight = torch.where(at == itself[k], 0.0, weight)
-            want = reference(99, int(targets[k]), key[at].tolist(), weight.double().tolist()) if len(at) else NOBODY
-            assert got[k] == want
-        some = torch.tensor([7, 3, 50])
-        assert senders.take(some).winners(99, targets[some]).tolist() == [got[7], got[3], got[50]]
+    target, key, weight = messages(rng)
+    targets = torch.from_numpy(rng.permutation(120)[:60])  # some of them are senders too
+    race = Senders.of(target, 60, key, weight)
+    got = race.winners(99, targets, but_itself=but_itself).tolist()
+    for k in range(60):
+        sums = {}
+        for one, w in zip(key[target == k].tolist(), weight[target == k].double().tolist(), strict=True):
+            sums[one] = sums.get(one, 0.0) + (0.0 if but_itself and one == targets[k] else w)
+        assert got[k] == (reference(99, int(targets[k]), list(sums), list(sums.values())) if sums else NOBODY)
+    some = torch.tensor([7, 3, 50])
+    assert race.take(some).winners(99, targets[some], but_itself=but_itself).tolist() == [got[7], got[3], got[50]]
 
 
-def test_sums_are_those_of_the_message_kernel():
-    rng = np.random.default_rng(1)
-    (first, last, sender, value, key), size = random_senders(rng)
-    weight = torch.from_numpy(rng.gamma(1, 1, sender.shape[0]).astype(np.float32))
-    indptr = torch.from_numpy(np.concatenate([[0], np.cumsum(size)]))
-    for w in (None, weight):
-        sums = Senders(first, last, sender, value, key, entry_weight=w).sums()
-        assert torch.equal(sums, pull_edges(value, indptr, sender, w))
+def test_threads_do_not_change_the_winners():
+    target, key, weight = messages(np.random.default_rng(2))
+    race, targets = Senders.of(target, 60, key, weight), torch.arange(60)
+    with num_threads(1):
+        one = race.winners(4, targets)
+    with num_threads(2):
+        assert torch.equal(race.winners(4, targets), one)
 
 
 def test_a_sender_that_occurs_twice_runs_once_with_both_weights():
     draws = 4000
-    ends = 3 * torch.arange(1, draws + 1)
-    sender = torch.tensor([0, 1, 2] * draws, dtype=torch.int32)
-    senders = Senders(ends - 3, ends, sender, torch.ones(3), torch.tensor([8, 8, 4]))
-    share = (senders.winners(1, torch.arange(draws)) == 8).double().mean()
+    target = torch.arange(draws, dtype=torch.int32).repeat(3)
+    key = torch.tensor([8, 8, 4]).repeat_interleave(draws)
+    race = Senders.of(target, draws, key, torch.ones(3 * draws))
+    share = (race.winners(1, torch.arange(draws)) == 8).double().mean()
     assert abs(share - 2 / 3) < 4 * np.sqrt(2 / 9 / draws)
 
 
-def test_entries_keep_their_order_and_leave_out_what_sent_nothing():
-    target = torch.tensor([3, 1, 3, 0, 1, 3])
-    value = torch.tensor([1.0, 2.0, 0.0, 4.0, 5.0, 6.0])
-    first, at = entries_of(torch.tensor([3, 2, 1]), target, value, 4)
-    assert first.tolist() == [0, 2, 2, 4]
-    assert at.tolist() == [0, 5, 1, 4]
+def test_targets_that_share_entries_have_races_of_their_own():
+    race = Senders.of(torch.zeros(500, dtype=torch.int32), 1, torch.arange(500), torch.ones(500))
+    winners = race.take(torch.zeros(200, dtype=torch.int64)).winners(3, torch.arange(1000, 1200))
+    assert len(set(winners.tolist())) > 100

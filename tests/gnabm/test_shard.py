@@ -5,10 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gnabm import Population
 from gnabm.errors import DataError
+from gnabm.halo import Needed
 from gnabm.local import on_shards
+from gnabm.messages import pull_edges, push_edges
 from gnabm.shard import cut
 from gnabm.testing import awkward_population
 
@@ -55,25 +59,89 @@ def test_sources_keep_the_order_of_the_whole_and_edges_their_ends():
         assert np.array_equal(source_row[edges.source.long()], whole.source[first:last])
         assert np.array_equal(edges.weight, whole.weight[first:last])
         places = shard.layers["home"]
+        indptr, member = places.members
         for agent in range(low, high):
             local = int(places.place[agent - low])
             assert (local < 0) == (home.place[agent] < 0)
             if local >= 0:
-                mine = source_row[places.member[places.indptr[local] : places.indptr[local + 1]].long()]
+                mine = source_row[member[indptr[local] : indptr[local + 1]].long()]
                 there = home.place[agent]
                 assert np.array_equal(mine, home.member[home.indptr[there] : home.indptr[there + 1]])
 
 
-def test_only_what_sends_crosses_a_border():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("every", [1, 7, 50, 401])
+def test_only_what_sends_crosses_a_border(dtype, every):
     def work(group):
         shard = cut(POPULATION, group, BOUNDS)
         low, high = BOUNDS[group.rank : group.rank + 2]
-        x = torch.where(torch.arange(low, high) % 50 == 0, 1.5, 0.0)
-        rows, value = shard.halo.active(group, x)
+        at = torch.arange(low, high)
+        x = torch.where(at % every == 0, torch.sqrt(at.to(dtype)), 0.0)
         dense = shard.halo.dense(group, x)
-        assert torch.equal(rows, dense.nonzero().squeeze(1)) and torch.equal(value, dense[rows])
+        before = replace(group.traffic)
+        rows = x.nonzero().squeeze(1)
+        sources, value = shard.halo.start(group, rows, x[rows]).wait()
+        assert sources.dtype == torch.int64 and value.dtype == dtype
+        assert torch.equal(sources, dense.nonzero().squeeze(1)) and torch.equal(value, dense[sources])
+        crossed = sum(int((x[to.long()] != 0).sum()) for to in shard.halo.send)
+        assert group.traffic.bytes - before.bytes == crossed * (4 + dtype.itemsize)
+        assert group.traffic.exchanges - before.exchanges == 1
+        return crossed
 
-    on_shards(5, work)
+    assert (sum(on_shards(5, work)) > 0) == (every < 401)
+
+
+@given(st.sets(st.integers(0, 400)), st.sets(st.integers(0, 400)), st.integers(0, 10**6), st.integers(1, 2))
+def test_a_message_names_the_places_of_its_rows_in_the_list_of_the_receiver(listed, sending, shift, width):
+    wanted = np.array(sorted(listed), dtype=np.int32) + shift
+    rows = np.array(sorted(sending), dtype=np.int64) + shift
+    words = np.arange(width * rows.size, dtype=np.int32).reshape(rows.size, width)
+    message = Needed.of(wanted).pack(rows, words)
+    both, place, at = np.intersect1d(wanted, rows, return_indices=True)
+    assert message.shape == (both.size, 1 + width)
+    assert np.array_equal(message[:, 0], place) and np.array_equal(message[:, 1:], words[at])
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("bounds", [BOUNDS, (0, 400)])
+def test_interior_and_boundary_together_are_the_edges_and_only_the_boundary_waits(weighted, bounds):
+    friends = POPULATION.contacts["friends"]
+    layer = friends if weighted else replace(friends, weight=None)
+    population = Population(400, {}, type(POPULATION.contacts)({"friends": layer}, 400))
+    x = torch.from_numpy(10 ** np.random.default_rng(2).uniform(-4, 4, 400)).to(torch.float32)
+    x[::3] = 0.0
+
+    def work(group):
+        shard = cut(population, group, bounds)
+        edges, own = shard.layers["friends"], x[bounds[group.rank] : bounds[group.rank + 1]]
+        rows = own.nonzero().squeeze(1)
+        values = own[rows]
+        crossing = shard.halo.start(group, rows, values)
+        sums = push_edges(rows, values, *edges.interior, shard.num_owned)
+        sources, values = crossing.wait()
+        whole = push_edges(sources, values, *edges.out, shard.num_owned)
+        sizes = [len(edges.interior[1])]
+        if edges.boundary is not None:
+            late = push_edges(sources, values, *edges.boundary, shard.num_owned)
+            assert not ((sums != 0) & (late != 0)).any()  # a target has all its edges on one side
+            sums = sums + late
+            sizes.append(len(edges.boundary[1]))
+        assert torch.equal(sums, whole)
+        assert sum(sizes) == len(edges.source)
+        assert torch.equal(whole, pull_edges(shard.halo.dense(group, own), edges.indptr, edges.source, edges.weight))
+        return sums, sizes
+
+    parts = on_shards(len(bounds) - 1, work)
+    indptr, source = torch.from_numpy(layer.indptr), torch.from_numpy(layer.source)
+    weight = torch.from_numpy(layer.weight) if weighted else None
+    assert torch.equal(torch.cat([sums for sums, _ in parts]), pull_edges(x, indptr, source, weight))
+    if len(bounds) > 2:
+        assert any(all(sizes) and len(sizes) == 2 for _, sizes in parts)  # some shard has edges on both sides
+
+
+def test_one_shard_waits_for_nobody():
+    edges = cut(POPULATION).layers["friends"]
+    assert edges.interior is edges.out and edges.boundary is None
 
 
 class OnDisk:

@@ -87,7 +87,7 @@ def test_where_gives_the_bits_of_the_dense_run():
     assert same(history(models[0]), history(models[1]))
 
 
-@pytest.mark.parametrize("messages", ["push", "pull"])
+@pytest.mark.parametrize("messages", ["auto", "push", "pull"])
 def test_the_form_of_the_kernels_changes_no_bit(messages):
     assert same(history(seir(0.1, 0.5, 0.2, 0.02)), history(seir(0.1, 0.5, 0.2, 0.02), messages=messages))
 

@@ -111,7 +111,7 @@ def test_infectors_were_infectious_and_in_contact_through_the_layer(population, 
             assert j in friends.source[friends.indptr[i] : friends.indptr[i + 1]]
 
 
-@pytest.mark.parametrize(("messages", "threads"), [("push", 2), ("pull", 1)])
+@pytest.mark.parametrize(("messages", "threads"), [("auto", 2), ("push", 2), ("pull", 1)])
 def test_forms_and_threads_do_not_change_the_list(population, traced, messages, threads):
     with num_threads(threads):
         other = simulate(model(), population, steps=40, seed=5, infections=True, messages=messages)

@@ -70,11 +70,12 @@ def test_totals_of_those_described_are_met_whatever_the_others_do(groups, seed):
 
 def test_workers_whom_a_survey_missed_are_not_silenced():
     group = np.repeat(np.array([0, 1, 2], np.uint8), 20)
-    places = [Places.of(np.tile(np.arange(6), 10), contacts=5.0)]
+    place = np.tile(np.arange(6), 10)
     target = np.array([[2.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
-    active = activity_in_setting(places, group, target)
-    assert active[40] == active[20] > LEAST
-    layer = Places(places[0].place, places[0].indptr, places[0].member, 5.0, "work", active)
+    met = meetings(Places.of(place, contacts=5.0), group, 3)
+    active = activity_in_setting(met, np.bincount(group), target)
+    assert active[2] == active[1] > LEAST
+    layer = Places.of(place, contacts=5.0, activity=active[group])
     np.testing.assert_allclose(meetings(layer, group, 3).sum(axis=1)[:2] / 20, [3.0, 2.0], rtol=1e-5)
 
 
@@ -110,20 +111,11 @@ def test_what_is_no_table_of_meetings_is_refused(met, wanted, says):
 def test_random_places_of_a_setting_carry_the_row_totals(seed):
     rng = np.random.default_rng(seed)
     group = rng.integers(0, 5, 600).astype(np.uint8)
-    layers = [Places.of(rng.integers(-1, number, 600), contacts=visits) for number, visits in ((30, 4.0), (6, 1.5))]
+    layers = [(rng.integers(-1, number, 600), visits) for number, visits in ((30, 4.0), (6, 1.5))]
     target = rng.uniform(0.2, 2, (5, 5))  # every row is described
-    activity = activity_in_setting(layers, group, target)
-    made = np.zeros((5, 5))
-    for layer in layers:
-        made += meetings(Places(layer.place, layer.indptr, layer.member, layer.contacts, "x", activity), group, 5)
+    met = sum(meetings(Places.of(place, visits), group, 5) for place, visits in layers)
+    activity = activity_in_setting(met, np.bincount(group, minlength=5), target)[group]
+    made = sum(meetings(Places.of(place, visits, activity=activity), group, 5) for place, visits in layers)
     np.testing.assert_allclose(made, made.T, rtol=1e-12)
     wanted = target.sum(axis=1) * np.bincount(group, minlength=5)
     np.testing.assert_allclose(made.sum(axis=1), wanted, rtol=1e-5)  # activities are rounded to six digits
-
-
-def test_agents_of_one_group_share_one_activity():
-    group = np.array([0, 1, 0, 1, 1], np.uint8)
-    made = activity_in_setting([Places.of([0, 0, 0, 0, -1])], group, np.array([[1.0, 1.0], [1.0, 1.0]]))
-    assert made.dtype == np.float32
-    assert made[0] == made[2]
-    assert made[1] == made[3] == made[4]

@@ -1,5 +1,8 @@
 """A country's graph: conserved people, one content whatever runs it, refused inputs."""
 
+import errno
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 
 import graphs
 from gnabm.contacts import Places
-from gnabm.errors import ConfigError, OutputExistsError
+from gnabm.errors import ConfigError, OutputExistsError, StoreError
 from graphs import building
 from graphs.country import make_plan, people_task, schools_task, sites_task, workers_task
 
@@ -182,3 +185,37 @@ def test_two_that_build_the_same_store_at_once_get_one(tmp_path):
         paths = list(pool.map(lambda _: graphs.ensure(config, tmp_path), range(2)))
     assert paths[0] == paths[1]
     assert [p.name for p in tmp_path.iterdir()] == [paths[0].name]
+
+
+def test_a_build_that_fails_halfway_says_why_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(building.Assembly, "take_workplaces", full)
+    with pytest.raises(OSError, match="No space left"):
+        graphs.build(SMALL, tmp_path / "g")
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys, graphs
+from graphs.assemble import Assembly
+if __name__ == "__main__":
+    Assembly.finish = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+    graphs.ensure({"country": "New Zealand", "num_agents": 1000}, sys.argv[1])
+"""
+
+
+def test_what_a_killed_build_left_is_never_taken_for_a_store(tmp_path):
+    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False).returncode == -9
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".")
+    with pytest.raises(StoreError, match="did not finish"):
+        graphs.open_graph(left)
+    assert graphs.ensure({"country": "New Zealand", "num_agents": 1000}, tmp_path) != left
+
+
+def test_the_memory_of_a_build_is_bounded_by_the_districts_in_flight():
+    assert building.peak_memory(20_000) < 2**30
+    assert building.peak_memory(330_000_000, 2) < 3 * 2**30
+    assert building.peak_memory(67_000_000, 2) < building.peak_memory(67_000_000, 4)

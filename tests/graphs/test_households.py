@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gnabm.errors import DataError
 from graphs.compositions import band_shares, fit, size_shares
-from graphs.households import count_sizes, make_households, region_bands
+from graphs.households import count_sizes, deal_districts, make_households
 from graphs.rounding import largest_remainder
 from graphs.sources import load_country
 
@@ -19,13 +19,10 @@ NZ = load_country("New Zealand")
 def test_regions_bands_and_sizes_are_exact(num_agents):
     made = make_households(NZ, num_agents)
     size = made.people.sum(axis=1)
-    regions = [size[homes].sum() for homes in made.by_region]
-    np.testing.assert_array_equal(regions, largest_remainder(NZ.residents, num_agents))
+    np.testing.assert_array_equal(made.by_region @ size, largest_remainder(NZ.residents, num_agents))
     people = np.einsum("c,cb->b", made.count, made.people)
     np.testing.assert_array_equal(people, largest_remainder(band_shares(NZ), num_agents))
-    np.testing.assert_array_equal(region_bands(made).sum(axis=0), people)
-    homes = np.bincount(np.concatenate(made.by_region), minlength=len(size))
-    np.testing.assert_array_equal(homes, made.count)
+    np.testing.assert_array_equal(made.by_region.sum(axis=0), made.count)
     counts = np.bincount(size, made.count, minlength=9)[1:]
     np.testing.assert_array_equal(counts, count_sizes(NZ, num_agents))
     wanted = size_shares(NZ) * counts.sum()
@@ -37,7 +34,7 @@ def test_regions_bands_and_sizes_are_exact(num_agents):
 @given(st.integers(1000, 300_000))
 def test_young_people_follow_the_students_of_their_region(num_agents):
     made = make_households(NZ, num_agents)
-    young = region_bands(made)[:, :2].sum(axis=1)
+    young = (made.by_region @ made.people)[:, :2].sum(axis=1)
     wanted = NZ.students.sum(axis=1) / NZ.students.sum() * young.sum()
     assert np.abs(young - wanted).max() <= 15  # households are whole, and walked size by size
     assert np.corrcoef(young, wanted)[0, 1] > 0.99
@@ -52,9 +49,22 @@ def test_each_composition_keeps_its_weight_in_the_whole_country():
 
 def test_regions_hold_households_in_the_proportions_of_the_census():
     made = make_households(NZ, 1_000_000)
-    homes = np.array([len(part) for part in made.by_region])
+    homes = made.by_region.sum(axis=1)
     grown = NZ.households * NZ.growth
     np.testing.assert_allclose(homes / homes.sum(), grown / grown.sum(), rtol=0.01)
+
+
+@pytest.mark.parametrize("districts", [1, 2, 3, 7, 12])
+def test_districts_of_a_region_are_alike(districts):
+    made = make_households(NZ, 1_000_000)
+    count = made.by_region[1]
+    dealt = deal_districts(made.people, count, districts)
+    np.testing.assert_array_equal(dealt.sum(axis=0), count)
+    size = made.people.sum(axis=1)
+    by_size = np.stack([np.bincount(size, each, minlength=9) for each in dealt])
+    assert np.ptp(by_size, axis=0).max() <= 1
+    bands = dealt @ made.people
+    assert (np.ptp(bands, axis=0) / bands.mean(axis=0)).max() <= 0.05
 
 
 def test_too_few_agents_for_the_sizes_of_a_country_are_refused():

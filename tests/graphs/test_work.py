@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import graphs
 from gnabm.contacts import Places
-from graphs.country import arrivals_of, make_plan, people_task, sites_task, workers_task
+from graphs.country import make_plan, people_task, sites_task, workers_task
 from graphs.meetings import column
 from graphs.mixing import NUM_GROUPS, activity_group, reciprocal
 from graphs.sources import CLASSES, load_country
@@ -30,7 +30,7 @@ class Work:
         self.age = np.concatenate([part.age for part in self.people])
 
     def seat(self, region):
-        return sites_task(self.plan, region, [arrivals_of(self.workers[home], region) for home in REGIONS])
+        return sites_task(self.plan, region, [self.workers[home][region] for home in REGIONS])
 
     @property
     def flow(self):

@@ -310,7 +310,7 @@ def test_shards_and_forms_give_the_same_bits_with_all_of_it_on(country, tmp_path
     assert whole["incidence"].sum() > 300 and line_list.layer.nunique() >= 6
     assert {"Seed", "Import"} <= set(line_list.layer.astype(str))
     for shards in (1, 2, 3, 7):
-        for messages in ("push", "pull"):
+        for messages in ("auto", "push", "pull"):
             how = {"shards": shards, "transport": "local", "messages": messages, "dt": dt}
             found, listed = history(country, tmp_path / f"{shards}{messages}", **how)
             for name, values in whole.items():

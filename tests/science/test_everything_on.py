@@ -56,8 +56,11 @@ def whole(ready, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("shards", "messages", "threads"),
-    [(1, "pull", 2), (2, "push", 1), (2, "pull", 2), (3, "push", 2), (3, "pull", 1), (7, "push", 2), (7, "pull", 1)],
-)
+    [
+        (1, "push", 2), (1, "pull", 1), (2, "auto", 1), (2, "push", 2), (2, "pull", 1), (3, "auto", 2), (3, "push", 1),
+        (3, "pull", 2), (7, "auto", 1), (7, "push", 2), (7, "pull", 1),
+    ],
+)  # fmt: skip
 def test_shards_forms_and_threads_give_the_same_bits(ready, whole, tmp_path, shards, messages, threads):
     other = made(ready, tmp_path, shards=shards, transport="local", messages=messages, threads=threads)
     for group in (None, "infections"):

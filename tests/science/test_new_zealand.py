@@ -63,7 +63,7 @@ def assert_same(found, whole):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("messages", ["push", "pull"])
+@pytest.mark.parametrize("messages", ["auto", "push", "pull"])
 @pytest.mark.parametrize("shards", [1, 2, 3, 7])
 def test_shards_forms_and_threads_give_the_same_bits(model, country, whole, tmp_path, shards, messages, threads):
     how = {"shards": shards, "transport": "local", "messages": messages, "threads": threads}

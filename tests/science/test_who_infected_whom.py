@@ -73,12 +73,10 @@ def drawn_counts(population, seed, steps, dt):
     """(steps, sender, target) contacts drawn in the pool, read off a sum in which each sender has its own digit."""
     shard = cut(population)
     layer, tables = shard.layers["pool"], MixingTables.of(population.contacts["pool"], dt)
-    x = torch.tensor([1.0, 2.0**16, 2.0**32, 0, 0, 0], dtype=torch.float64)
+    senders, x = torch.arange(3), torch.tensor([1.0, 2.0**16, 2.0**32], dtype=torch.float64)
     with torch.no_grad():
         sums = torch.stack([
-            drawn_contacts(
-                layer, tables, Solo(), shard.columns["key"], x, salt(seed, step, "contacts/pool"), False
-            ).summed(x.shape[0])
+            drawn_contacts(layer, tables, Solo(), shard.keys, senders, x, salt(seed, step, "contacts/pool")).summed(6)
             for step in range(steps)
         ])  # fmt: skip
     digits = sums.to(torch.int64).numpy()

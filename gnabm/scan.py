@@ -1,0 +1,251 @@
+r"""Kernels that walk the agents once: who has an event, who sends what, whose stage ends, who may be infected.
+
+Each walks blocks of rows and lists those that it finds, so rows come out ascending and what does not happen costs no
+memory. Probabilities that need an exponential are left to torch, whose `expm1` is the one of the plain rules: a kernel
+only lists candidates, by the bound :math:`1 - e^{-a} \le a`.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gnabm.columns import Keys
+from gnabm.exchange import FIXED_POINT
+from gnabm.random import key_at, key_bits, salts, unit_interval, use_torch_threads
+
+BLOCK = 2048
+"""Rows that a kernel holds at once."""
+_NO_ROWS = np.empty(0, dtype=np.int64)
+_NO_CODES = np.empty(0, dtype=np.uint8)
+_NONE = np.empty(0, dtype=np.float32)
+_PARTS_PER_THREAD = 8
+
+
+def parts_of(num_rows: int) -> NDArray[np.int64]:
+    """First row of each part that a thread walks."""
+    parts = max(1, min(use_torch_threads() * _PARTS_PER_THREAD, num_rows // 4096))
+    return np.arange(parts + 1, dtype=np.int64) * num_rows // parts
+
+
+def found(out: Tensor, bounds: NDArray[np.int64], count: NDArray[np.int64]) -> Tensor:
+    """What the parts found, side by side."""
+    return torch.cat([out.narrow(0, int(low), int(n)) for low, n in zip(bounds, count, strict=False)])
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _event_rows(state, second, first, keys, codes, code, rows, some, p, bounds, out, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for part in numba.prange(count.size):
+        at = bounds[part]
+        for k in range(bounds[part], bounds[part + 1]):
+            i = rows[k] if some else np.int64(k)
+            if codes[i] == code and unit_interval(key_bits(state, second, key_at(first, keys, i))) < p:
+                out[at] = i
+                at += 1
+        count[part] = at - bounds[part]
+
+
+def event_rows(state: int, keys: Keys, codes: Tensor, code: int, p: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Rows in a stage that have an event of one probability.
+
+    Args:
+        state: Salt of the draw.
+        keys: Keys of all rows.
+        codes: (n,) uint8 stages.
+        code: The stage.
+        p: () probability in the type of the plain rule, within [0, 1].
+        rows: (m,) int64 rows to look at, ascending, or None for all.
+
+    Returns:
+        (num_rows,) int64, ascending.
+    """
+    bounds = parts_of(codes.shape[0] if rows is None else rows.shape[0])
+    out, count = torch.empty(int(bounds[-1]), dtype=torch.int64), np.zeros(bounds.size - 1, dtype=np.int64)
+    at = _NO_ROWS if rows is None else rows.numpy()
+    _event_rows(
+        *salts(state), *keys.words, codes.numpy(), code, at, rows is not None, float(p), bounds, out.numpy(), count
+    )
+    return found(out, bounds, count)
+
+
+@numba.njit(inline="always")
+def list_marked(mark, begin, out, at):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """List the marked rows of a block, eight unmarked ones at a time passed over; returns where the list ends."""
+    eight = mark.view(np.uint64)
+    for word in range(mark.size // 8):
+        if eight[word]:
+            for k in range(8 * word, 8 * word + 8):
+                if mark[k]:
+                    out[at] = begin + k
+                    at += 1
+    return at
+
+
+@numba.njit(inline="always")
+def mark_events(mark, chance, begin, size, codes, source, state, second, first_key, keys, factor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Mark the rows of a block in a stage whose uniform number lies below a chance times a factor."""
+    mark[size:] = 0
+    # Without branches, so that the compiler draws for many rows at once: quicker than drawing for those who need it.
+    first = np.uint64(begin)
+    if keys.size:
+        for k in range(np.uint64(size)):
+            u = unit_interval(key_bits(state, second, keys[first + k]))
+            mark[k] = (codes[first + k] == source) & (u < chance[k] * factor)
+    else:
+        for k in range(np.uint64(size)):
+            u = unit_interval(key_bits(state, second, np.uint64(first_key) + first + k))
+            mark[k] = (codes[first + k] == source) & (u < chance[k] * factor)
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _chosen_rows(state, second, first_key, keys, codes, code, group, by_group, risk, bounds, out, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for part in numba.prange(count.size):
+        at = bounds[part]
+        chance, mark = np.empty(BLOCK, np.float32), np.zeros(BLOCK, np.uint8)
+        for begin in range(bounds[part], bounds[part + 1], BLOCK):
+            size = min(BLOCK, bounds[part + 1] - begin)
+            for k in range(size):
+                p = by_group[group[begin + k]] if group.size else by_group[0]
+                if risk.size:
+                    p = p * risk[begin + k]
+                chance[k] = min(p, np.float32(1))
+            mark_events(mark, chance, begin, size, codes, code, state, second, first_key, keys, 1.0)
+            at = list_marked(mark, begin, out, at)
+        count[part] = at - bounds[part]
+
+
+def chosen_rows(
+    state: int, keys: Keys, codes: Tensor, code: int, group: Tensor | None, by_group: Tensor, risk: Tensor | None
+) -> Tensor:
+    """Rows in a stage that have an event whose probability follows from their group and their risk.
+
+    Args:
+        state: Salt of the draw.
+        keys: Keys of all rows.
+        codes: (n,) uint8 stages.
+        code: The stage.
+        group: (n,) uint8 group of each row, or None for one group.
+        by_group: (num_groups,) float32 probability in each group.
+        risk: (n,) float32 factor of each row, or None for 1; what exceeds 1 counts as 1.
+
+    Returns:
+        (num_rows,) int64, ascending.
+    """
+    bounds = parts_of(codes.shape[0])
+    out, count = torch.empty(codes.shape[0], dtype=torch.int64), np.zeros(bounds.size - 1, dtype=np.int64)
+    some, factor = (_NO_CODES if group is None else group.numpy()), (_NONE if risk is None else risk.numpy())
+    words = salts(state), keys.words
+    _chosen_rows(*words[0], *words[1], codes.numpy(), code, some, by_group.numpy(), factor, bounds, out.numpy(), count)
+    return found(out, bounds, count)
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _weigh_groups(codes, code, group, risk, bounds, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for part in numba.prange(bounds.size - 1):
+        before, people, weight = np.int64(0), 0, 0
+        for i in range(bounds[part], bounds[part + 1]):
+            g = np.int64(group[i]) if group.size else np.int64(0)
+            if g != before:  # rows of a group mostly stand side by side
+                out[part, 0, before] += people
+                out[part, 1, before] += weight
+                before, people, weight = g, 0, 0
+            people += 1
+            weight += (codes[i] == code) * (np.int64(np.rint(risk[i] * FIXED_POINT)) if risk.size else 1)
+        out[part, 0, before] += people
+        out[part, 1, before] += weight
+
+
+def weigh_groups(codes: Tensor, code: int, group: Tensor | None, num_groups: int, risk: Tensor | None) -> Tensor:
+    """Agents of each group, and those of them that are in a stage, each counted by its risk.
+
+    Args:
+        codes: (n,) uint8 stages.
+        code: The stage.
+        group: (n,) uint8 group of each row, or None for one group.
+        num_groups: Number of groups.
+        risk: (n,) float32 risk within [0, 1] of each row, or None: they are counted.
+
+    Returns:
+        (2, num_groups) int64; risks in steps of 1 / FIXED_POINT, as in every total.
+    """
+    bounds = parts_of(codes.shape[0])
+    out = np.zeros((bounds.size - 1, 2, num_groups), dtype=np.int64)
+    some, factor = (_NO_CODES if group is None else group.numpy()), (_NONE if risk is None else risk.numpy())
+    _weigh_groups(codes.numpy(), code, some, factor, bounds, out)
+    return torch.from_numpy(out.sum(0))
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _senders(codes, since, index, table, loud, bounds, out, value, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    last = table.shape[1] - 1
+    for part in numba.prange(count.size):
+        at, mark = bounds[part], np.zeros(BLOCK, np.uint8)
+        for begin in range(bounds[part], bounds[part + 1], BLOCK):
+            size = np.uint64(min(BLOCK, bounds[part + 1] - begin))
+            mark[size:] = 0
+            for k in range(size):
+                mark[k] = loud[codes[np.uint64(begin) + k]]
+            low, high = at, list_marked(mark, begin, out, at)
+            for k in range(low, high):
+                i = out[k]
+                x = table[codes[i], min(max(index - since[i], 0), last)]
+                if x != 0:
+                    out[at], value[at] = i, x
+                    at += 1
+        count[part] = at - bounds[part]
+
+
+def senders(codes: Tensor, since: Tensor, index: int, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Who sends something that follows from the stage and the steps since an event.
+
+    Args:
+        codes: (n,) uint8 stages.
+        since: (n,) int32 step of the event.
+        index: Step now.
+        table: (num_stages, K) float32 what is sent in each stage, by steps since the event; the last value holds on.
+
+    Returns:
+        (num_rows,) int64 rows, ascending, and their (num_rows,) float32 values, not 0.
+    """
+    bounds = parts_of(codes.shape[0])
+    out = torch.empty(codes.shape[0], dtype=torch.int64)
+    value, count = torch.empty(codes.shape[0], dtype=torch.float32), np.zeros(bounds.size - 1, dtype=np.int64)
+    loud = np.zeros(256, dtype=np.uint8)
+    loud[: table.shape[0]] = (table != 0).any(1).numpy()
+    _senders(codes.numpy(), since.numpy(), index, table.numpy(), loud, bounds, out.numpy(), value.numpy(), count)
+    return found(out, bounds, count), found(value, bounds, count)
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _due_rows(codes, code, due, never, index, bounds, out, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for part in numba.prange(count.size):
+        at, mark = bounds[part], np.zeros(BLOCK, np.uint8)
+        for begin in range(bounds[part], bounds[part + 1], BLOCK):
+            size, first = np.uint64(min(BLOCK, bounds[part + 1] - begin)), np.uint64(begin)
+            mark[size:] = 0
+            for k in range(size):
+                mark[k] = (due[first + k] == index) | ((codes[first + k] == code) & (due[first + k] == never))
+            at = list_marked(mark, begin, out, at)
+        count[part] = at - bounds[part]
+
+
+def due_rows(codes: Tensor, code: int, due: Tensor, never: int, index: int) -> Tensor:
+    """Rows whose time has come, and those in a stage that have none yet.
+
+    Args:
+        codes: (n,) uint8 stages.
+        code: The stage.
+        due: (n,) int32 steps.
+        never: The step of those that have none.
+        index: Step now.
+
+    Returns:
+        (num_rows,) int64, ascending.
+    """
+    bounds = parts_of(codes.shape[0])
+    out, count = torch.empty(codes.shape[0], dtype=torch.int64), np.zeros(bounds.size - 1, dtype=np.int64)
+    _due_rows(codes.numpy(), code, due.numpy(), never, index, bounds, out.numpy(), count)
+    return found(out, bounds, count)
