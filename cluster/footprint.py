@@ -28,12 +28,16 @@ ACTIVE_BYTES = 60
 as they are found and side by side."""
 CONTACT_BYTES = 8
 """Bytes per drawn contact: receiver and sender."""
+TRAVEL_BYTES = 36
+"""The same where there are other shards: sorted by owner, with its value, sent and received."""
 SCAN_BYTES = 6
 """Bytes per row for the lists of a scan: as long as the shard, of which some pages are ever written."""
 PLAIN_BYTES = 50
 """Bytes per row of a rule without a kernel of its own, in plain torch."""
-TRACED_BYTES = 40
+TRACED_BYTES = 24
 """Bytes per row of a run that records infections: records of the steps not yet written."""
+LEFT_OVER = 0.4
+"""Share of what reading took that the allocator keeps and a step finds no use for."""
 _ROWS_PER_COUNT = 1 << 24
 _SAMPLE = 1 << 20
 _LEAST_BATCH = 1 << 22
@@ -63,7 +67,7 @@ class Footprint:
     @property
     def peak(self) -> int:
         """At the most."""
-        return self.layers + max(self.reading, self.state + self.step)
+        return self.layers + max(self.reading, self.state + self.step + int(LEFT_OVER * self.reading))
 
 
 def footprint(
@@ -97,17 +101,20 @@ def footprint(
         if name == "key" or name in used
     )
     parts = [_layer(layer, traffic.get(name), rank, rows, border) for name, layer in population.contacts.layers.items()]
-    reading = [part.reading for part in parts]
+    reading = sum(part.raw for part in parts) + max((part.reading for part in parts), default=0)
+    if border:
+        reading += 8 * (rows + border)  # which row each source is
     state = sum(item_size(kind) for kind in model.state.values())
     buffered = TIME_CHUNK * sum(item_size(model.state[name]) for name in record)
     stages = sum(isinstance(kind, Stages) for kind in model.state.values())  # as they were before the step
     traced = TRACED_BYTES * infections
-    active = ACTIVE_SHARE * (ACTIVE_BYTES * (rows + border) + CONTACT_BYTES * drawn)
+    contact = TRAVEL_BYTES if border else CONTACT_BYTES
+    active = ACTIVE_SHARE * (ACTIVE_BYTES * (rows + border) + contact * drawn)
     plain = PLAIN_BYTES * any(not rule.has_kernel for rule in (*model.initial, *model.rules()))
     kernels = SCAN_BYTES * rows + active + max((part.batch for part in parts), default=0)
     return Footprint(
         columns * rows + 8 * border + sum(part.kept for part in parts),
-        max(reading, default=0) if not border else sum(reading),
+        reading,
         (state + buffered) * rows,
         int(stages * rows + sum(part.step for part in parts) + max(kernels, plain * rows) + traced * rows),
     )
@@ -119,12 +126,14 @@ class _Part:
 
     Args:
         kept: All through the run.
+        raw: Besides, as it was read, until all layers are cut.
         reading: Besides, while it is cut.
         step: Besides, while a step reads it.
         batch: Besides, while messages are dealt into bins; of one layer at a time.
     """
 
     kept: int
+    raw: int
     reading: int
     step: int
     batch: int = 0
@@ -133,7 +142,7 @@ class _Part:
 def _layer(layer: Layer, traffic: Traffic | None, rank: int, rows: int, border: int) -> _Part:
     sources = rows + border
     if isinstance(layer, Mixing):
-        return _Part(5 * rows, 8 * rows, 4 * rows)
+        return _Part(5 * rows, 0, 8 * rows, 4 * rows)
     assert traffic is not None
     messages, places = int(traffic.held[rank]), int(traffic.places[rank])
     if isinstance(layer, Edges):
@@ -143,12 +152,14 @@ def _layer(layer: Layer, traffic: Traffic | None, rank: int, rows: int, border: 
             kept += one * messages + 4 * (rows + 1 + sources + 1)
         elif not is_undirected(layer):
             kept += one * messages + 4 * (sources + 1)
-        return _Part(kept, 8 * (rows + 1), 4 * rows, _batch(rows, messages))
+        return _Part(kept, 4 * messages if border else 0, 8 * (rows + 1), 4 * rows, _batch(rows, messages))
     weight = 4 * places if layer.contacts is not None else 0
     activity = 0 if layer.activity is None else _code_size(layer) * sources
-    counting = 12 * min(rows, _ROWS_PER_COUNT) + 40 * places if weight and not border else 0
-    members = 12 * messages + 16 * places if border else 0
-    return _Part(4 * sources + weight + activity, max(counting, members), 4 * places + weight, _batch(places, messages))
+    if border:
+        raw, reading = 4 * (rows + messages) + 8 * places, 8 * messages
+    else:
+        raw, reading = 0, 12 * min(rows, _ROWS_PER_COUNT) + 40 * places if weight else 0
+    return _Part(4 * sources + weight + activity, raw, reading, 4 * places + weight, _batch(places, messages))
 
 
 def _batch(targets: int, messages: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from cluster.bounds import grain, row_work, split
 from cluster.cost import BUSY_SHARE, Load
-from cluster.footprint import footprint, item_size
+from cluster.footprint import TRACED_BYTES, footprint, item_size
 from cluster.halo import Traffic, drawn_across, measure
 from cluster.sizes import edge_contacts, place_contacts
 from cluster.space import amount
@@ -24,15 +24,17 @@ from gnabm.model import Model
 from gnabm.population import Population
 from gnabm.simulate import check_record, check_steps
 
-PROCESS_BYTES = 510 << 20
+PROCESS_BYTES = 520 << 20
 """Resident memory of a process with the interpreter, torch and the compiled kernels; measured on Linux. The first run
 of all compiles the kernels, which takes 150 MiB more."""
 ACTOR_BYTES = 545 << 20
 """The same for a process of Ray."""
-DRIVER_BYTES = 1060 << 20
+DRIVER_BYTES = 1130 << 20
 """The process that starts actors, and Ray's own beside it, half each; measured on Linux."""
-DRIVER_BYTES_PER_AGENT = 6
+DRIVER_BYTES_PER_AGENT = 10
 """What the driver of actors reads of a population at once, to make its model and to plan."""
+LINE_LIST_BYTES = 70 << 20
+"""What writes a line list: pandas, Parquet, a piece of the list."""
 SENT_BYTES = 8
 """Bytes of a row that crosses a border: its place in the list of the border, and its value."""
 CROSSING_BYTES = 12
@@ -160,7 +162,9 @@ def plan(
     crossing = sum(layer.size * layer.cut for layer in layers.values() if layer.kind == "mixing")
     driver, process = _processes(whole.num_agents, shards, transport)
     if driver and infections:
-        driver += ROW_BYTES * whole.num_agents
+        driver += LINE_LIST_BYTES + TRACED_BYTES * whole.num_agents
+    elif infections:
+        process += LINE_LIST_BYTES
     sizes = []
     for rank, (low, high) in enumerate(pairwise(bounds)):
         border = int(halo[rank])

@@ -21,6 +21,8 @@ _BLOCK = 512  # messages of a block; what a thread deals into a bin is a chain o
 _AHEAD = 16  # rows between the one that is dealt and the one that is fetched
 _PIECES = 64  # of the rows, from which runs of equal work are made
 _BIN_BITS, _MAX_BINS = 17, 1024  # the sums of a bin fill a quarter of a usual cache of 2 MiB
+# Messages of a batch, or twice the targets if these are more: each batch reads and writes all the sums once, so small
+# batches are slow, and the messages that wait to be added up take 16 bytes per target at most.
 _MIN_BATCH = 1 << 22
 _NO_ROWS = np.empty(0, dtype=np.int64)
 _NO_CODES = np.empty(0, dtype=np.uint8)
@@ -183,7 +185,7 @@ def add_edges(
     parts = use_torch_threads()
     rows, sent, sums = active.numpy().view(np.uint64), value.numpy(), out.numpy()
     per_row = max(1, target.shape[0] // max(1, indptr.shape[0] - 1))
-    step = max(_MIN_BATCH, sums.size // 8) // per_row + 1
+    step = max(_MIN_BATCH, 2 * sums.size) // per_row + 1
     for k in range(0, max(1, rows.size), step):
         _add_edges(
             rows[k : k + step], sent[k : k + step], indptr.numpy(), target.numpy().view(np.uint32), weight.numpy(),
@@ -211,7 +213,7 @@ def add_listed(
     codes = _NO_CODES if code is None else code.numpy()
     factors = np.empty(0, sums.dtype) if table is None else table.to(value.dtype).numpy()
     at = _NO_ROWS if rows is None else rows.numpy()
-    step = max(_MIN_BATCH, sums.size // 8)
+    step = max(_MIN_BATCH, 2 * sums.size)
     for k in range(0, max(1, sent.size), step):
         some, values = targets if rows is not None else targets[k : k + step], sent[k : k + step]
         first = values.size * np.arange(parts + 1) // parts

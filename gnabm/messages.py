@@ -55,7 +55,7 @@ def _count_rows(words, pattern, number, found):  # type: ignore[no-untyped-def] 
             for k in range(_WORDS):
                 total += _matches(words[np.uint64(block * _WORDS + k)], pattern) >> np.uint64(7)
             number[block] = (total * _ONES) >> np.uint64(56)  # the sum of the eight bytes
-            rows += np.int64(number[block])
+            rows += number[block]
         found[part] = rows
 
 

@@ -21,7 +21,6 @@ from gnabm.random import key_bits, mix, salts, unit_interval, use_torch_threads
 
 NOBODY = -1
 """Key of a winner where nobody sent anything."""
-_BLOCK = 64
 _MARGIN = 1.0 - 1e-9
 """More than a logarithm or a quotient is rounded."""
 
@@ -106,18 +105,12 @@ def _race(state, second, first, last, key, weight, target, but_itself, out):  # 
         # A stream of the target's own, keyed by the sender: the pair is ordered.
         own = key_bits(state, second, target[k])
         then = mix(own)
-        draws = np.empty(_BLOCK, np.float64)
         best, winner = np.inf, NOBODY
-        for begin in range(first[k], last[k], _BLOCK):
-            size = min(_BLOCK, last[k] - begin)
-            for j in range(size):
-                draws[j] = unit_interval(key_bits(own, then, key[begin + j]))
-            for j in range(size):
-                # -log(u) >= 1 - u, so most who lose do so without a logarithm, and all who sent nothing.
-                if (1.0 - draws[j]) * _MARGIN <= best * weight[begin + j]:
-                    if but_itself and key[begin + j] == target[k]:
-                        continue
-                    time = -math.log(draws[j]) / weight[begin + j]
-                    if time < best:
-                        best, winner = time, key[begin + j]
+        for entry in range(np.uint64(first[k]), np.uint64(last[k])):  # unsigned: no test for negative indices
+            u = unit_interval(key_bits(own, then, key[entry]))
+            # -log(u) >= 1 - u, so most who lose do so without a logarithm, and all who sent nothing.
+            if (1.0 - u) * _MARGIN <= best * weight[entry] and not (but_itself and key[entry] == target[k]):
+                time = -math.log(u) / weight[entry]
+                if time < best:
+                    best, winner = time, key[entry]
         out[k] = winner

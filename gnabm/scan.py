@@ -17,6 +17,7 @@ from gnabm.columns import Keys
 from gnabm.exchange import FIXED_POINT
 from gnabm.random import key_at, key_bits, salts, unit_interval, use_torch_threads
 
+_ROUND = 1.5 * 2.0**52
 BLOCK = 2048
 """Rows that a kernel holds at once."""
 _NO_ROWS = np.empty(0, dtype=np.int64)
@@ -107,11 +108,15 @@ def _chosen_rows(state, second, first_key, keys, codes, code, group, by_group, r
         chance, mark = np.empty(BLOCK, np.float32), np.zeros(BLOCK, np.uint8)
         for begin in range(bounds[part], bounds[part + 1], BLOCK):
             size = min(BLOCK, bounds[part + 1] - begin)
-            for k in range(size):
-                p = by_group[group[begin + k]] if group.size else by_group[0]
-                if risk.size:
-                    p = p * risk[begin + k]
-                chance[k] = min(p, np.float32(1))
+            first = np.uint64(begin)
+            if group.size:
+                for k in range(np.uint64(size)):
+                    chance[k] = by_group[np.uint64(group[first + k])]
+            else:
+                chance[:size] = by_group[0]
+            if risk.size:
+                for k in range(np.uint64(size)):
+                    chance[k] *= risk[first + k]
             mark_events(mark, chance, begin, size, codes, code, state, second, first_key, keys, 1.0)
             at = list_marked(mark, begin, out, at)
         count[part] = at - bounds[part]
@@ -145,17 +150,25 @@ def chosen_rows(
 @numba.njit(parallel=True, cache=True, nogil=True)
 def _weigh_groups(codes, code, group, risk, bounds, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     for part in numba.prange(bounds.size - 1):
-        before, people, weight = np.int64(0), 0, 0
-        for i in range(bounds[part], bounds[part + 1]):
-            g = np.int64(group[i]) if group.size else np.int64(0)
-            if g != before:  # rows of a group mostly stand side by side
-                out[part, 0, before] += people
-                out[part, 1, before] += weight
-                before, people, weight = g, 0, 0
-            people += 1
-            weight += (codes[i] == code) * (np.int64(np.rint(risk[i] * FIXED_POINT)) if risk.size else 1)
-        out[part, 0, before] += people
-        out[part, 1, before] += weight
+        begin = bounds[part]
+        while begin < bounds[part + 1]:
+            # Rows of a group mostly stand side by side, so the sums of a run stay in registers.
+            g, end = np.int64(group[begin]) if group.size else np.int64(0), bounds[part + 1]
+            if group.size:
+                end = begin + 1
+                while end < bounds[part + 1] and group[end] == g:
+                    end += 1
+            weight = np.int64(0)
+            if risk.size:
+                for i in range(np.uint64(begin), np.uint64(end)):
+                    # Adding and taking away 1.5 * 2^52 rounds to whole numbers, halves to even.
+                    weight += np.int64(risk[i] * FIXED_POINT + _ROUND - _ROUND) * (codes[i] == code)
+            else:
+                for i in range(np.uint64(begin), np.uint64(end)):
+                    weight += codes[i] == code
+            out[part, 0, g] += end - begin
+            out[part, 1, g] += weight
+            begin = end
 
 
 def weigh_groups(codes: Tensor, code: int, group: Tensor | None, num_groups: int, risk: Tensor | None) -> Tensor:

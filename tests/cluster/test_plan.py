@@ -9,7 +9,7 @@ from cluster import plan, refuse_if_too_large
 from cluster.bounds import row_work
 from cluster.footprint import footprint
 from cluster.halo import measure
-from cluster.plan import PROCESS_BYTES
+from cluster.plan import ACTOR_BYTES, PROCESS_BYTES
 from gnabm import Contacts, Mixing, Population
 from gnabm.errors import CapacityError, ConfigError
 from gnabm.local import LocalThreads
@@ -130,7 +130,7 @@ def test_processes_are_counted_once_each_and_the_driver_of_actors_besides(popula
     assert actors == plan(population, model, shards=3, steps=1, transport="actors")
     assert actors.memory == actors.driver + sum(s.peak_memory for s in actors.shards)
     assert actors.driver > PROCESS_BYTES and local.driver == PROCESS_BYTES
-    assert local.memory - PROCESS_BYTES == actors.memory - actors.driver - 3 * PROCESS_BYTES
+    assert local.memory - PROCESS_BYTES == actors.memory - actors.driver - 3 * ACTOR_BYTES
     alone = plan(population, model, steps=1)
     assert alone.driver == 0 and alone.memory == alone.shards[0].peak_memory > PROCESS_BYTES
     assert plan(population, model, steps=1, transport="actors").driver > PROCESS_BYTES

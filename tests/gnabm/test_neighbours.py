@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from gnabm import Contacts, Population
 from gnabm.errors import ShapeError, UnknownFieldError
 from gnabm.local import on_shards
 from gnabm.mixing import MixingTables
@@ -97,3 +98,15 @@ def test_what_does_not_exist_is_refused():
         neighbours().sum_neighbours(sends(), {"hom": 1.0})
     with pytest.raises(ShapeError, match=r"expected \(700,\) values, got \(3,\)"):
         neighbours()["home"].sum_neighbours(torch.ones(3))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.44, 0.46, 1.0])
+def test_however_many_send_the_sums_have_the_same_bits(share):
+    draw = np.random.default_rng(3)
+    pairs = np.unique(draw.integers(0, 400, (3000, 2)), axis=0)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    contacts = Contacts.from_edges(*pairs.T, draw.random(len(pairs)), num_agents=400)
+    shard = cut(Population.of(contacts))
+    x = torch.rand(400, generator=torch.Generator().manual_seed(1)) * (torch.arange(400) < share * 400)
+    sums = [Neighbours(shard, 1, 0, 1.0, form, {}).sum_neighbours(x) for form in ("auto", "push", "pull")]
+    assert torch.equal(sums[0], sums[2]) and torch.equal(sums[1], sums[2])
