@@ -94,7 +94,7 @@ def footprint(
         record: Recorded fields.
         infections: Whether who infected whom is recorded.
     """
-    used = _names(model) | {name for o in model.observe for name in o.by}
+    used = names_in_code(model) | {name for o in model.observe for name in o.by}
     columns = sum(
         8 if name == "key" else array.dtype.itemsize
         for name, array in population.columns.items()
@@ -179,7 +179,7 @@ def item_size(kind: Any) -> int:  # noqa: ANN401
     return 1 if isinstance(kind, Stages) else int(kind.dtype.itemsize)
 
 
-def _names(model: Model) -> set[str]:
+def names_in_code(model: Model) -> set[str]:
     """Names in the code of the modules where the rules stand: a column of another name is never read."""
     modules = {kind.__module__ for rule in model.rules() for kind in type(rule).__mro__}
     found: set[str] = set()

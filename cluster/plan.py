@@ -26,7 +26,7 @@ from gnabm.simulate import check_record, check_steps
 
 PROCESS_BYTES = 520 << 20
 """Resident memory of a process with the interpreter, torch and the compiled kernels; measured on Linux. The first run
-of all compiles the kernels, which takes 150 MiB more."""
+of all compiles the kernels, which takes 160 MiB more."""
 ACTOR_BYTES = 545 << 20
 """The same for a process of Ray."""
 DRIVER_BYTES = 1130 << 20

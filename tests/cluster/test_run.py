@@ -4,18 +4,25 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cluster import run
 from cluster.space import amount
+from cluster.worker import Job, Worker
 from gnabm import Model, Rule, open_trajectory, simulate
 from gnabm.agents import Stages
 from gnabm.errors import ConfigError, DataError, GnabmError, OutputExistsError, RunError
+from gnabm.exchange import Solo
+from gnabm.trajectory import TrajectoryStore
 from graphs.store import open_graph
 
 S, I = SI = Stages("S", "I")  # noqa: E741
@@ -236,3 +243,40 @@ def test_one_shard_does_not_import_ray(tmp_path):
 
 def test_amounts_read_as_people_say_them():
     assert [amount(n) for n in (512, 1536, 5 * 2**40)] == ["512 bytes", "1.5 KiB", "5.0 TiB"]
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 4), st.integers(0, 1000))
+def test_the_recorded_stages_are_those_that_the_observable_counts(
+    small_population, model_of_session, steps, shards, seed
+):
+    settings = {"shards": shards, "transport": "local", "steps": steps, "seed": seed, "record": ["stage"]}
+    with TemporaryDirectory() as folder:
+        dataset = xr.open_zarr(run(model_of_session, small_population, out=folder, **settings).path).load()
+    counted = dataset["stage_count"].values.reshape(steps, dataset.sizes["stage"], -1).sum(2)
+    assert (counted == [np.bincount(day, minlength=counted.shape[1]) for day in dataset["stage"].values]).all()
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_device_that_fills_up_later_leaves_the_whole_steps_before(
+    population, model, whole, tmp_path, monkeypatch, shards
+):
+    write = TrajectoryStore.write_field
+
+    def full(self, name, step, row, values):
+        if step:
+            raise OSError(28, "No space left on device")
+        write(self, name, step, row, values)
+
+    monkeypatch.setattr(TrajectoryStore, "write_field", full)
+    with pytest.raises(RunError, match="no space left on the device"):
+        run(model, population, shards=shards, transport="local", steps=70, seed=3, record=RECORD, out=tmp_path)
+    dataset = open_trajectory(tmp_path)
+    assert dataset.attrs["status"] == "failed"
+    agrees(dataset, whole, 32)
+
+
+def test_a_rank_keeps_no_more_steps_than_one_chunk_and_none_without_a_store(population, model, tmp_path):
+    job = Job(model, None, (0, population.num_agents), 3, 1.0, None, "auto", ("stage",), 500, 64, tmp_path, None)
+    assert Worker(job, population, Solo()).buffer["stage"].shape == (32, population.num_agents)
+    assert Worker(replace(job, path=None), population, Solo()).buffer == {}

@@ -182,3 +182,15 @@ def test_a_column_with_codes_outside_its_categories_is_refused():
     population = Population(8, columns, RING, {"region": Field("region", categories=("n", "s"))})
     with pytest.raises(ValueError, match="'region' has codes outside its 2 categories"):
         simulate(sir(0.1, 0.1, [0]), population, steps=1, seed=1)
+
+
+def test_a_store_reads_given_keys_in_pieces_and_writes_every_block(tmp_path, monkeypatch):
+    monkeypatch.setattr("gnabm.trajectory._ROWS_PER_PIECE", 3)
+    run = simulate(sir(0.5, 0.1, [0]), RING, steps=2, seed=1, record=["stage"])
+    keys = np.arange(8)[::-1] * 5
+    store = TrajectoryStore.create(tmp_path / "t.zarr", run.schema, keys=keys, attributes={})
+    store.grow(2)
+    store.write_field("stage", 0, 0, np.zeros((2, 8), dtype=np.uint8))
+    store.append({n: v.detach() for n, v in run.observed.items()}, 2)
+    assert (open_trajectory(tmp_path / "t.zarr").agent.values == keys).all()
+    assert any((tmp_path / "t.zarr" / "stage" / "c").rglob("*"))  # a block of zeros is data too
