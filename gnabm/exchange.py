@@ -28,7 +28,7 @@ class Pending(Protocol):
     """An exchange under way: this shard's parts are handed over, those of the others have not come yet."""
 
     def wait(self) -> list[Tensor]:
-        """What each rank sent here, in the order of ranks; called once."""
+        """What each rank sent here, in the order of ranks; called at most once."""
         ...
 
 
@@ -74,7 +74,9 @@ class ShardGroup(Protocol):
         """Begin to send `parts[r]` to rank r; what each rank sent here comes with `wait`, in the order of ranks.
 
         Parts may differ in their first dimension; dtype and further dimensions agree over ranks. They are not to be
-        changed before `wait`. Every rank starts, and waits for, the same exchanges in the same order.
+        changed while the exchange is under way: until `wait` or the next collective. Every rank starts the same
+        exchanges in the same order. Each may wait or not: what is not waited for is over, and raises its error, at the
+        next collective.
         """
         ...
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnabm.columns import Keys
+from gnabm.errors import DataError
 from gnabm.random import salts
-from gnabm.scan import BLOCK, found, list_marked, mark_events, parts_of
+from gnabm.scan import BLOCK, Named, count_outside, found, list_marked, mark_events, parts_of, refuse_labels
 
 _LAYERS_AT_ONCE = 8
 _MARGIN = 1.0 + 1e-5
@@ -32,7 +33,7 @@ class Part:
         table: (num_owned,) float32 sums by row; or (num_places + 1,) sums of each place, times its weight, after a 0
             for those who have no place.
         place: (num_owned,) int32 place of each row, -1 for none; None where the table is by row.
-        activity_code: (num_owned,) uint8, uint16 or int32 code of the activity of each row, or None for 1.
+        activity_code: (num_owned,) uint8 or int32 code of the activity of each row, or None for 1.
         activity: (num_codes,) float32 activities.
         factor: Factor of the layer.
     """
@@ -62,15 +63,11 @@ def _add_layer(buffer, begin, size, table, place, code, activity, factor):  # ty
 
 @numba.njit(inline="always")
 def _weigh(buffer, begin, size, rate, group, by_group, risk):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Turn sums into hazards; returns how many are no number >= 0 or have no factor."""
+    """Turn sums into hazards; returns how many are no number >= 0."""
     first, bad = np.uint64(begin), 0
     for k in range(np.uint64(size)):
         buffer[k] *= rate
     if by_group.size:
-        for k in range(np.uint64(size)):
-            bad += group[first + k] >= by_group.size
-        if bad:
-            return bad
         for k in range(np.uint64(size)):
             buffer[k] *= by_group[np.uint64(group[first + k])]
     if risk.size:
@@ -84,7 +81,7 @@ def _weigh(buffer, begin, size, rate, group, by_group, risk):  # type: ignore[no
 @numba.njit(parallel=True, cache=True, nogil=True)
 def _candidates(  # type: ignore[no-untyped-def]  # noqa: ANN202
     state, second, first_key, keys, codes, source, tables, places, activity_codes, activities, factors, rate,  # noqa: ANN001
-    group, by_group, risk, dt, bounds, out, hazard, count, bad,  # noqa: ANN001
+    group, by_group, risk, dt, bounds, out, hazard, count, bad, wrong,  # noqa: ANN001
 ):  # fmt: skip
     bound = dt * _MARGIN  # in float64, which holds a float32 hazard exactly
     for part in numba.prange(count.size):
@@ -98,7 +95,16 @@ def _candidates(  # type: ignore[no-untyped-def]  # noqa: ANN202
                     buffer, begin, size, tables[layer], places[layer], activity_codes[layer], activities[layer],
                     factors[layer],
                 )  # fmt: skip
-            bad[part] += _weigh(buffer, begin, size, rate, group, by_group, risk)
+            outside = count_outside(begin, size, group, by_group.size) if by_group.size else 0
+            if outside:
+                bad[part, 0] += outside
+                continue
+            if _weigh(buffer, begin, size, rate, group, by_group, risk):
+                # Seldom: what others than those in the stage would receive may be anything.
+                for k in range(size):
+                    if codes[begin + k] == source and not buffer[k] >= 0:
+                        bad[part, 1] += 1
+                        wrong[part] = buffer[k]
             mark_events(mark, buffer, begin, size, codes, source, state, second, first_key, keys, bound)
             low, at = at, list_marked(mark, begin, out, at)
             for k in range(low, at):
@@ -115,10 +121,10 @@ def candidates(
     keys: Keys,
     rate: Tensor,
     dt: float,
-    group: Tensor | None = None,
+    group: Named | None = None,
     by_group: Tensor | None = None,
     risk: Tensor | None = None,
-) -> tuple[Tensor, Tensor] | None:
+) -> tuple[Tensor, Tensor]:
     r"""Rows that an event of hazard :math:`r f_i \sum_l h_{il}` may happen to in a step, by an upper bound.
 
     Args:
@@ -129,27 +135,38 @@ def candidates(
         keys: Keys of all rows.
         rate: () float32 r.
         dt: Length of the step in days.
-        group: (n,) uint8 group of each row, with `by_group`.
+        group: (n,) integer group of each row, with `by_group`.
         by_group: (num_groups,) float32 factor by group, or None for 1.
         risk: (n,) float32 factor of each row, or None for 1.
 
     Returns:
         (num_rows,) int64 rows, ascending, and their (num_rows,) float32 hazards per day: all whose uniform number lies
-        below hazard times dt, and hardly any other. None when a
-        hazard is no number >= 0, or a group has no factor.
+        below hazard times dt, and hardly any other.
+
+    Raises:
+        DataError: A row is in no group, or the hazard of one in the stage is no number >= 0.
     """
     bounds = parts_of(codes.shape[0])
     out, hazard = torch.empty(codes.shape[0], dtype=torch.int64), torch.empty(codes.shape[0], dtype=torch.float32)
-    count, bad = np.zeros(bounds.size - 1, dtype=np.int64), np.zeros(bounds.size - 1, dtype=np.int64)
+    count, bad = np.zeros(bounds.size - 1, dtype=np.int64), np.zeros((bounds.size - 1, 2), dtype=np.int64)
+    wrong = np.zeros(bounds.size - 1, dtype=np.float32)
     _candidates(  # type: ignore[call-arg]
         *salts(state), *keys.words, codes.numpy(), source, *_arrays(parts),
         np.array([p.factor for p in parts], dtype=np.float32), np.float32(rate.item()),
-        _NO_CODE if group is None or by_group is None else group.numpy(),
+        _NO_CODE if group is None or by_group is None else group.values.numpy(),
         _NONE if by_group is None else by_group.detach().numpy(),  # a forward run has no gradient
         _NONE if risk is None else risk.detach().numpy(),
-        dt, bounds, out.numpy(), hazard.numpy(), count, bad,
+        dt, bounds, out.numpy(), hazard.numpy(), count, bad, wrong,
     )  # fmt: skip
-    return None if bad.any() else (found(out, bounds, count), found(hazard, bounds, count))
+    if group is not None and by_group is not None and bad[:, 0].any():
+        refuse_labels(group, by_group.shape[0])
+    if bad[:, 1].any():
+        value = wrong[bad[:, 1].argmax()]
+        raise DataError(
+            f"a hazard must be a number >= 0, got {value:g} ({bad[:, 1].sum()} such rows); check the rule's rates and "
+            "the agents' risks"
+        )
+    return found(out, bounds, count), found(hazard, bounds, count)
 
 
 def _arrays(parts: Sequence[Part]) -> tuple[tuple[NDArray[Any], ...], ...]:

@@ -101,9 +101,13 @@ class Grouping:
 
         Returns:
             (num_codes, num_groups) int64.
+
+        Raises:
+            DataError: A code is not below num_codes.
         """
-        out = self._tables(num_codes)
-        _count(codes.numpy(), *self._labels(), out.numpy())
+        out, bad = self._tables(num_codes)
+        _count(codes.numpy(), *self._labels(), out.numpy(), bad.numpy())
+        _refuse_codes(bad, num_codes)
         return out[0] if len(out) == 1 else out.sum(0)
 
     def moves(self, before: Tensor, after: Tensor, num_codes: int) -> Tensor:
@@ -116,10 +120,14 @@ class Grouping:
 
         Returns:
             (num_codes, num_codes, num_groups) int64; the diagonal of rows that stayed is left at 0.
+
+        Raises:
+            DataError: A code of a row that moved is not below num_codes.
         """
-        out = self._tables(num_codes, num_codes)
+        out, bad = self._tables(num_codes, num_codes)
         old, new = before.numpy(), after.numpy()
-        _count_moves(old, new, _words(old), _words(new), *self._labels(), out.numpy())
+        _count_moves(old, new, _words(old), _words(new), *self._labels(), out.numpy(), bad.numpy())
+        _refuse_codes(bad, num_codes)
         return out[0] if len(out) == 1 else out.sum(0)
 
     def _labels(self) -> tuple[NDArray[Any], NDArray[np.uint8], int]:
@@ -127,9 +135,19 @@ class Grouping:
         first, second = [*(c.numpy() for c in self.columns), _NO_LABEL, _NO_LABEL][:2]
         return first, second, self.sizes[1] if len(self.sizes) > 1 else 1
 
-    def _tables(self, *codes: int) -> Tensor:
+    def _tables(self, *codes: int) -> tuple[Tensor, Tensor]:
+        """A table of counts for each thread, and (num_threads,) codes that have no place there."""
         parts = min(use_torch_threads(), max(1, _MOST_ENTRIES // (prod(codes) * self.size)))
-        return torch.zeros(parts, *codes, self.size, dtype=torch.int64)
+        return torch.zeros(parts, *codes, self.size, dtype=torch.int64), torch.zeros(parts, dtype=torch.int64)
+
+
+def _refuse_codes(bad: Tensor, num_codes: int) -> None:
+    wrong = int(bad.sum())
+    if wrong:
+        raise DataError(
+            f"a stage must have a code from 0 to {num_codes - 1}, got {wrong} agents with another; make stages with "
+            "agents.stage.move(...)"
+        )
 
 
 def _joined(columns: Sequence[Tensor], shape: Sequence[int], length: int) -> Tensor:
@@ -153,15 +171,26 @@ def _group(row, first, second, num_second):  # type: ignore[no-untyped-def]  # n
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _count(codes, first, second, num_second, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _count(codes, first, second, num_second, out, bad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     parts = out.shape[0]
     for part in numba.prange(parts):
         for row in range(codes.size * part // parts, codes.size * (part + 1) // parts):
-            out[part, codes[row], _group(row, first, second, num_second)] += 1
+            if codes[row] < out.shape[1]:
+                out[part, codes[row], _group(row, first, second, num_second)] += 1
+            else:
+                bad[part] += 1
+
+
+@numba.njit(inline="always")
+def _count_move(part, row, before, after, first, second, num_second, out, bad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    if before[row] < out.shape[1] and after[row] < out.shape[2]:
+        out[part, before[row], after[row], _group(row, first, second, num_second)] += 1
+    else:
+        bad[part] += 1
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _count_moves(before, after, old, new, first, second, num_second, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _count_moves(before, after, old, new, first, second, num_second, out, bad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     # Few agents move in a step, so eight of them are compared at once, and only those who moved look up their group.
     parts = out.shape[0]
     for part in numba.prange(parts):
@@ -169,7 +198,7 @@ def _count_moves(before, after, old, new, first, second, num_second, out):  # ty
             if old[word] != new[word]:
                 for row in range(word * 8, word * 8 + 8):
                     if before[row] != after[row]:
-                        out[part, before[row], after[row], _group(row, first, second, num_second)] += 1
+                        _count_move(part, row, before, after, first, second, num_second, out, bad)
     for row in range(old.size * 8, before.size):
         if before[row] != after[row]:
-            out[0, before[row], after[row], _group(row, first, second, num_second)] += 1
+            _count_move(0, row, before, after, first, second, num_second, out, bad)

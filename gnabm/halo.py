@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnabm.exchange import Pending, ShardGroup, exchange
+from gnabm.rowset import RowSet, is_in, place_of
 
 _ROWS_PER_PIECE = 1 << 20
-_U = np.uint64
-_M1, _M2, _M4, _H = _U(0x5555555555555555), _U(0x3333333333333333), _U(0x0F0F0F0F0F0F0F0F), _U(0x0101010101010101)
-_S1, _S2, _S4, _S56 = _U(1), _U(2), _U(4), _U(56)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +26,14 @@ class Halo:
         send: For each rank the (n,) int32 owned rows that it needs, ascending.
         receive: For each rank the number of rows that come from it.
         first: For each rank the place of its rows in the numbering of sources.
+        crosses: Whether any rank needs a row of another one; the same on every rank. Where none does, nothing is
+            exchanged.
     """
 
     send: list[Tensor]
     receive: list[int]
     first: list[int]
+    crosses: bool
 
     def dense(self, group: ShardGroup, x: Tensor) -> Tensor:
         """All sources' values: the static exchange, differentiable in x.
@@ -44,15 +45,15 @@ class Halo:
         Returns:
             (num_sources, ...).
         """
-        if group.size == 1:
+        if not self.crosses:
             return x
         received = exchange(group, [x.index_select(0, rows) for rows in self.send])
         return torch.cat([*received[: group.rank], x, *received[group.rank + 1 :]])
 
     @cached_property
-    def needed(self) -> list[Needed]:
+    def needed(self) -> list[RowSet]:
         """For each rank the rows of `send` as bits."""
-        return [Needed.of(rows.numpy()) for rows in self.send]
+        return [RowSet.of(rows) for rows in self.send]
 
     def start(self, group: ShardGroup, rows: Tensor, values: Tensor) -> Crossing:
         """Begin to bring what some rows send to the shards that need it.
@@ -65,9 +66,9 @@ class Halo:
         Returns:
             The exchange under way; without gradient.
         """
-        if group.size == 1:
+        if not self.crosses:
             return Crossing(self, group.rank, rows, values, None)
-        parts = [torch.from_numpy(needed.pack(rows.numpy(), _words(values.contiguous()))) for needed in self.needed]
+        parts = [torch.from_numpy(pack(needed, rows.numpy(), _words(values.contiguous()))) for needed in self.needed]
         return Crossing(self, group.rank, rows, values, group.start(parts))
 
 
@@ -80,7 +81,7 @@ class Crossing:
         rank: Rank of this shard.
         rows: (num_rows,) int64 owned rows that send.
         values: (num_rows,) what they send.
-        pending: The exchange, or None on one shard.
+        pending: The exchange, or None where nothing crosses a border.
     """
 
     halo: Halo
@@ -114,69 +115,28 @@ def _words(values: Tensor) -> NDArray[np.int32]:
     return values.numpy().view(np.int32).reshape(len(values), values.element_size() // 4)
 
 
-@dataclass(frozen=True, eq=False)
-class Needed:
-    """A sorted list of rows as bits, with the place in the list at every 64th: a place is found without a search.
+def pack(needed: RowSet, rows: NDArray[np.int64], words: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The message about those of some rows that are needed.
 
     Args:
-        first: Row of the first bit, a multiple of 64.
-        bits: (num_words,) uint64 whether each row is in the list.
-        before: (num_words,) int32 rows of the list before each word.
-        size: Length of the list.
+        needed: The rows that the receiver needs.
+        rows: (n,) rows, ascending.
+        words: (n, w) what each sends, as words of 32 bits.
+
+    Returns:
+        (m, 1 + w): place among the needed rows, words.
     """
-
-    first: int
-    bits: NDArray[np.uint64]
-    before: NDArray[np.int32]
-    size: int
-
-    @staticmethod
-    def of(rows: NDArray[np.int32]) -> Needed:
-        """From the (n,) rows, ascending."""
-        first = int(rows[0]) // 64 * 64 if rows.size else 0
-        num_words = (int(rows[-1]) - first) // 64 + 1 if rows.size else 0
-        bits = np.zeros(num_words, dtype=np.uint64)
-        _mark(rows, first, bits)
-        before = np.searchsorted(rows, first + 64 * np.arange(num_words)).astype(np.int32)
-        return Needed(first, bits, before, rows.size)
-
-    def pack(self, rows: NDArray[np.int64], words: NDArray[np.int32]) -> NDArray[np.int32]:
-        """The message about those of some rows that are in the list.
-
-        Args:
-            rows: (n,) rows, ascending.
-            words: (n, w) what each sends, as words of 32 bits.
-
-        Returns:
-            (m, 1 + w): place in the list, words.
-        """
-        low, high = np.searchsorted(rows, [self.first, self.first + 64 * self.bits.size])
-        message = np.empty((min(high - low, self.size), 1 + words.shape[1]), dtype=np.int32)
-        return message[: _pack(rows[low:high], words[low:high], self.first, self.bits, self.before, message)]
-
-
-@numba.njit(cache=True, nogil=True)
-def _mark(rows, first, bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    for k in range(rows.size):
-        at = np.uint64(rows[k] - first)
-        bits[at // _U(64)] |= _S1 << (at % _U(64))
-
-
-@numba.njit(inline="always")
-def _count_bits(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    x = x - ((x >> _S1) & _M1)
-    x = (x & _M2) + ((x >> _S2) & _M2)
-    return (((x + (x >> _S4)) & _M4) * _H) >> _S56
+    low, high = np.searchsorted(rows, [needed.first, needed.first + 64 * needed.bits.size])
+    message = np.empty((min(high - low, needed.size), 1 + words.shape[1]), dtype=np.int32)
+    return message[: _pack(rows[low:high], words[low:high], needed.first, needed.bits, needed.before, message)]
 
 
 @numba.njit(cache=True, nogil=True)
 def _pack(rows, words, first, bits, before, message):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     count = 0
     for k in range(rows.size):
-        at = np.uint64(rows[k] - first)
-        word, bit = bits[at // _U(64)], _S1 << (at % _U(64))
-        if word & bit:
-            message[count, 0] = before[at // _U(64)] + np.int32(_count_bits(word & (bit - _S1)))
+        if is_in(rows[k], first, bits):
+            message[count, 0] = place_of(rows[k], first, bits, before)
             for c in range(words.shape[1]):
                 message[count, 1 + c] = words[k, c]
             count += 1
@@ -194,7 +154,7 @@ def _unpack(message, first, sources, words):  # type: ignore[no-untyped-def]  # 
 def connect(raw: dict[str, Any], bounds: tuple[int, ...], group: ShardGroup) -> tuple[NDArray[np.int64] | None, Halo]:
     """Number the sources of all layers and tell each owner which of its rows are needed."""
     if group.size == 1:
-        return None, Halo([torch.empty(0, dtype=torch.int32)], [0], [0])
+        return None, Halo([torch.empty(0, dtype=torch.int32)], [0], [0], False)
     low, high = bounds[group.rank], bounds[group.rank + 1]
     needed = [np.empty(0, dtype=np.int64)]
     for layer in raw.values():
@@ -212,7 +172,8 @@ def connect(raw: dict[str, Any], bounds: tuple[int, ...], group: ShardGroup) -> 
     receive[group.rank] = 0
     below = int(ends[group.rank])
     sources = np.concatenate([halo[:below], np.arange(low, high, dtype=np.int64), halo[below:]])
-    return sources, Halo(send, receive, first)
+    crosses = bool(group.all_reduce(torch.tensor(len(halo))))
+    return sources, Halo(send, receive, first, crosses)
 
 
 def number(rows: NDArray[Any], sources: NDArray[np.int64], low: int, high: int) -> NDArray[np.int32]:

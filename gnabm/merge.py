@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +67,7 @@ def collect(rule: Rule, returned: Mapping[str, Column], shown: Agents, mask: Mas
         mask: The agents that can change, in a differentiable run; None otherwise.
 
     Raises:
-        DataError: An undeclared field was returned.
+        DataError: An undeclared field was returned, or a stage that is not in its family.
         KindError: A value has another type than its field.
         ShapeError: A value has not one entry per row.
     """
@@ -82,11 +82,40 @@ def collect(rule: Rule, returned: Mapping[str, Column], shown: Agents, mask: Mas
         old = shown.columns[name]
         _refuse_other_kind(rule, name, old, value)
         shape = (shown.num_agents,) if isinstance(old, Stage) else (shown.num_agents, *old.shape[1:])
-        got = (len(value),) if isinstance(value, Stage) else tuple(value.shape)
+        got = tuple(_codes(value).shape)
         if got != shape:
             raise ShapeError(f"rule {rule.name!r} returned {name!r} with shape {got}, expected {shape}")
-        result[name] = Change(rule.name, rule.writes[name], shown.rows, mask, getattr(shown, name), value)
+        if isinstance(value, Stage):
+            _refuse_other_codes(rule, name, value)
+        own = _own(value, shown.state.values())
+        result[name] = Change(rule.name, rule.writes[name], shown.rows, mask, getattr(shown, name), own)
     return result
+
+
+def _own(value: Column, state: Iterable[Column]) -> Column:
+    """A value that shares no memory with the state, into which a forward run later writes in place."""
+    if torch.is_grad_enabled() or not any(_within(_codes(value), _codes(column)) for column in state):
+        return value
+    return Stage(value.family, value.codes.clone()) if isinstance(value, Stage) else value.clone()
+
+
+def _within(value: Tensor, column: Tensor) -> bool:
+    memory = column.untyped_storage()
+    return memory.data_ptr() <= value.data_ptr() < memory.data_ptr() + memory.nbytes()
+
+
+def _refuse_other_codes(rule: Rule, name: str, value: Stage) -> None:
+    if value.codes.dtype != torch.uint8:
+        raise KindError(
+            f"rule {rule.name!r} returned {name!r} with codes of {value.codes.dtype}, expected torch.uint8; make it "
+            f"with agents.{name}.move(...), or convert the codes with .to(torch.uint8)"
+        )
+    highest = int(value.codes.max()) if len(value) else 0
+    if highest >= len(value.family):
+        raise DataError(
+            f"rule {rule.name!r} returned {name!r} with code {highest}, but {value.family} has the codes 0 to "
+            f"{len(value.family) - 1}; make it with agents.{name}.move(...), or from int(stage) of its members"
+        )
 
 
 def _refuse_other_kind(rule: Rule, name: str, old: Column, value: object) -> None:

@@ -69,7 +69,7 @@ def _side_by_side(out: Tensor, low: list[int], count: NDArray[np.int64]) -> Tens
 
 
 @numba.njit(inline="always")
-def count_bits(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def _count_bits(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Bits that are set in a word of 64 (Warren 2012, Hacker's Delight, 5-1)."""
     x = x - ((x >> _S1) & _M1)
     x = (x & _M2) + ((x >> _S2) & _M2)
@@ -77,7 +77,7 @@ def count_bits(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
 
 
 @numba.njit(inline="always")
-def _is_in(row, first, bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def is_in(row, first, bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """1 for a row of the set, else 0; without a branch, which a list in no order would often mispredict."""
     at = _U(row - first)  # of rows below the first: beyond all words
     word = at >> _S6
@@ -86,10 +86,11 @@ def _is_in(row, first, bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, A
 
 
 @numba.njit(inline="always")
-def _place(row, first, bits, before):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def place_of(row, first, bits, before):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Place of a row of the set."""
     at = _U(row - first)
     below = (_S1 << (at & _LOW)) - _S1
-    return np.int32(before[at >> _S6] + np.int32(count_bits(bits[at >> _S6] & below)))
+    return np.int32(before[at >> _S6] + np.int32(_count_bits(bits[at >> _S6] & below)))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -100,14 +101,14 @@ def _fill(rows, first, bits, before):  # type: ignore[no-untyped-def]  # noqa: A
     size = np.int64(0)
     for word in range(bits.size):
         before[word] = size
-        size += np.int64(count_bits(bits[word]))
+        size += np.int64(_count_bits(bits[word]))
     return size
 
 
 @numba.njit(cache=True, nogil=True)
 def _places(rows, first, bits, before, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     for k in range(rows.size):
-        out[k] = _place(rows[k], first, bits, before) if bits.size and _is_in(rows[k], first, bits) else np.int32(-1)
+        out[k] = place_of(rows[k], first, bits, before) if bits.size and is_in(rows[k], first, bits) else np.int32(-1)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -117,7 +118,7 @@ def _among(rows, first, bits, before, out_at, out_place, count):  # type: ignore
         at = low
         for k in range(low, rows.size * (part + 1) // count.size if bits.size else low):
             out_at[at] = k  # stays where the row is in the set, else the next one takes its place
-            at += _is_in(rows[k], first, bits)
+            at += is_in(rows[k], first, bits)
         for k in range(low, at):
-            out_place[k] = _place(rows[out_at[k]], first, bits, before)
+            out_place[k] = place_of(rows[out_at[k]], first, bits, before)
         count[part] = at - low

@@ -78,20 +78,47 @@ class Rule(nn.Module):
             step: Time, keyed draws, totals.
 
         Returns:
-            The rows that change (n,) int64, ascending, and their new values; None where there is no such kernel, and
-            `forward` is called.
+            The rows that change (n,) int64, each once and ascending, and their new values (n, ...); None where there is
+            no such kernel, and `forward` is called. The state is read, never written.
+
+            Every shard makes the same collectives in the same order (`step.total`, messages), so whether None is
+            returned may follow only from what all shards know alike, such as parameters and dtypes, never from a
+            shard's own rows. A bad value in those is an error, which ends the run on every shard.
         """
         return None
 
     @property
     def has_kernel(self) -> bool:
-        """Whether `fused` stands for `forward`: not where a subclass overrides only one of them."""
-        kernel = _defined_by(type(self), "fused")
-        return kernel is not Rule and all(issubclass(kernel, _defined_by(type(self), n)) for n in ("forward", "where"))
+        """Whether `fused` stands for `forward`: not where anything but constants was overridden or hooked since."""
+        return type(self).fused is not Rule.fused and stands(self, "fused")
 
 
-def _defined_by(kind: type, name: str) -> type:
-    return next(parent for parent in kind.__mro__ if name in vars(parent))
+def stands(module: nn.Module, shortcut: str) -> bool:
+    """Whether a method still says in another form what the whole module computes.
+
+    Args:
+        module: A rule, or a module that a rule calls.
+        shortcut: Name of the method, such as `fused`.
+
+    Returns:
+        False where there is no such method; where a subclass of the class that defines it, or another base, has a
+        method besides `__init__`, for then `forward` may have changed without the shortcut; where a method was set on
+        the instance; and where a hook looks on.
+    """
+    kinds = type(module).__mro__
+    author = next((kind for kind in kinds if shortcut in vars(kind)), None)
+    if author is None:
+        return False
+    others = [kind for kind in kinds if not issubclass(author, kind)]
+    overridden = any(_is_method(name, value) for kind in others for name, value in vars(kind).items())
+    replaced = any(callable(getattr(type(module), name, None)) for name in vars(module))
+    hooked = any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+    return not (overridden or replaced or hooked)
+
+
+def _is_method(name: str, value: object) -> bool:
+    # Python's own entries of a plain class are descriptors too.
+    return name not in ("__init__", "__dict__", "__weakref__") and (callable(value) or hasattr(value, "__get__"))
 
 
 @dataclass(eq=False)

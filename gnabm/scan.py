@@ -7,6 +7,8 @@ only lists candidates, by the bound :math:`1 - e^{-a} \le a`.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 import torch
@@ -14,16 +16,65 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnabm.columns import Keys
+from gnabm.errors import DataError
 from gnabm.exchange import FIXED_POINT
-from gnabm.random import key_at, key_bits, salts, unit_interval, use_torch_threads
+from gnabm.random import bernoulli, key_at, key_bits, salts, unit_interval, use_torch_threads
 
 _ROUND = 1.5 * 2.0**52
 BLOCK = 2048
 """Rows that a kernel holds at once."""
+MOST_RISK = 2.0**20
+"""Largest risk of an agent relative to another: a sum of risks stays a whole number of steps of 1 / FIXED_POINT."""
 _NO_ROWS = np.empty(0, dtype=np.int64)
 _NO_CODES = np.empty(0, dtype=np.uint8)
 _NONE = np.empty(0, dtype=np.float32)
 _PARTS_PER_THREAD = 8
+_COARSE_BITS = 20
+
+
+class Named(NamedTuple):
+    """A column of the agents, and its name for errors."""
+
+    name: str
+    values: Tensor
+
+
+def refuse_labels(label: Named, num_codes: int) -> None:
+    """Refuse codes of a label that nothing is known of.
+
+    Args:
+        label: (n,) integers.
+        num_codes: Codes 0, ..., num_codes - 1 are known.
+
+    Raises:
+        DataError: A code lies outside.
+    """
+    codes = label.values
+    if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < num_codes:
+        wide = codes.to(torch.int64)
+        wrong = wide[(wide < 0) | (wide >= num_codes)]
+        raise DataError(
+            f"column {label.name!r} must hold codes from 0 to {num_codes - 1}, got {int(wrong[0])} ({wrong.numel()} "
+            "such rows); make its codes those of its categories"
+        )
+
+
+def refuse_risks(risk: Named, counted: Tensor) -> None:
+    """Refuse risks that cannot be added up.
+
+    Args:
+        risk: (n,) floats, without gradient.
+        counted: (n,) bool of the rows that matter.
+
+    Raises:
+        DataError: A risk is NaN, negative or above `MOST_RISK`.
+    """
+    wrong = risk.values[counted & ~((risk.values >= 0) & (risk.values <= MOST_RISK))]
+    if wrong.numel():
+        raise DataError(
+            f"{risk.name!r} must be a relative risk >= 0, got {wrong[0].item():g} ({wrong.numel()} such rows); check "
+            "the rules that write it"
+        )
 
 
 def parts_of(num_rows: int) -> NDArray[np.int64]:
@@ -57,13 +108,19 @@ def event_rows(state: int, keys: Keys, codes: Tensor, code: int, p: Tensor, rows
         keys: Keys of all rows.
         codes: (n,) uint8 stages.
         code: The stage.
-        p: () probability in the type of the plain rule, within [0, 1].
+        p: () probability in the type of the plain rule.
         rows: (m,) int64 rows to look at, ascending, or None for all.
 
     Returns:
         (num_rows,) int64, ascending.
+
+    Raises:
+        DataError: The probability is NaN or outside [0, 1].
     """
-    bounds = parts_of(codes.shape[0] if rows is None else rows.shape[0])
+    num_rows = codes.shape[0] if rows is None else rows.shape[0]
+    if not 0 <= float(p) <= 1:
+        bernoulli(state, keys, p.expand(num_rows), rows)  # which refuses it, unless there is nobody to draw for
+    bounds = parts_of(num_rows)
     out, count = torch.empty(int(bounds[-1]), dtype=torch.int64), np.zeros(bounds.size - 1, dtype=np.int64)
     at = _NO_ROWS if rows is None else rows.numpy()
     _event_rows(
@@ -101,8 +158,17 @@ def mark_events(mark, chance, begin, size, codes, source, state, second, first_k
             mark[k] = (codes[first + k] == source) & (u < chance[k] * factor)
 
 
+@numba.njit(inline="always")
+def count_outside(begin, size, group, num_groups):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """How many rows of a block are in no group; a negative code is a large one without its sign."""
+    first, outside = np.uint64(begin), 0
+    for k in range(np.uint64(size)):
+        outside += int(np.uint64(group[first + k]) >= np.uint64(num_groups))
+    return outside
+
+
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _chosen_rows(state, second, first_key, keys, codes, code, group, by_group, risk, bounds, out, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _chosen_rows(state, second, first_key, keys, codes, code, group, by_group, risk, bounds, out, count, outside):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     for part in numba.prange(count.size):
         at = bounds[part]
         chance, mark = np.empty(BLOCK, np.float32), np.zeros(BLOCK, np.uint8)
@@ -110,6 +176,10 @@ def _chosen_rows(state, second, first_key, keys, codes, code, group, by_group, r
             size = min(BLOCK, bounds[part + 1] - begin)
             first = np.uint64(begin)
             if group.size:
+                wrong = count_outside(begin, size, group, by_group.size)
+                if wrong:
+                    outside[part] += wrong
+                    continue
                 for k in range(np.uint64(size)):
                     chance[k] = by_group[np.uint64(group[first + k])]
             else:
@@ -123,7 +193,7 @@ def _chosen_rows(state, second, first_key, keys, codes, code, group, by_group, r
 
 
 def chosen_rows(
-    state: int, keys: Keys, codes: Tensor, code: int, group: Tensor | None, by_group: Tensor, risk: Tensor | None
+    state: int, keys: Keys, codes: Tensor, code: int, group: Named | None, by_group: Tensor, risk: Tensor | None
 ) -> Tensor:
     """Rows in a stage that have an event whose probability follows from their group and their risk.
 
@@ -132,23 +202,32 @@ def chosen_rows(
         keys: Keys of all rows.
         codes: (n,) uint8 stages.
         code: The stage.
-        group: (n,) uint8 group of each row, or None for one group.
+        group: (n,) integer group of each row, or None for one group.
         by_group: (num_groups,) float32 probability in each group.
-        risk: (n,) float32 factor of each row, or None for 1; what exceeds 1 counts as 1.
+        risk: (n,) float32 factor of each row, or None for 1. No event follows from one that is NaN or negative, so let
+            `weigh_groups` look at them first; a product above 1 counts as 1.
 
     Returns:
         (num_rows,) int64, ascending.
+
+    Raises:
+        DataError: A row is in no group.
     """
     bounds = parts_of(codes.shape[0])
     out, count = torch.empty(codes.shape[0], dtype=torch.int64), np.zeros(bounds.size - 1, dtype=np.int64)
-    some, factor = (_NO_CODES if group is None else group.numpy()), (_NONE if risk is None else risk.numpy())
-    words = salts(state), keys.words
-    _chosen_rows(*words[0], *words[1], codes.numpy(), code, some, by_group.numpy(), factor, bounds, out.numpy(), count)
+    outside = np.zeros(bounds.size - 1, dtype=np.int64)
+    some, factor = (_NO_CODES if group is None else group.values.numpy()), (_NONE if risk is None else risk.numpy())
+    _chosen_rows(
+        *salts(state), *keys.words, codes.numpy(), code, some, by_group.numpy(), factor, bounds, out.numpy(), count,
+        outside,
+    )  # fmt: skip
+    if group is not None and outside.any():
+        refuse_labels(group, by_group.shape[0])
     return found(out, bounds, count)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _weigh_groups(codes, code, group, risk, bounds, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _weigh_groups(codes, code, group, risk, bounds, out, bad):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     for part in numba.prange(bounds.size - 1):
         begin = bounds[part]
         while begin < bounds[part + 1]:
@@ -158,36 +237,56 @@ def _weigh_groups(codes, code, group, risk, bounds, out):  # type: ignore[no-unt
                 end = begin + 1
                 while end < bounds[part + 1] and group[end] == g:
                     end += 1
-            weight = np.int64(0)
+            if np.uint64(g) >= np.uint64(out.shape[2]):
+                bad[part, 0] += end - begin
+                begin = end
+                continue
+            weight, coarse = np.int64(0), np.int64(0)
             if risk.size:
+                suspect = 0
+                for i in range(np.uint64(begin), np.uint64(end)):
+                    suspect += not ((risk[i] >= 0) & (risk[i] <= MOST_RISK))
+                bad[part, 1] += suspect
                 for i in range(np.uint64(begin), np.uint64(end)):
                     # Adding and taking away 1.5 * 2^52 rounds to whole numbers, halves to even.
-                    weight += np.int64(risk[i] * FIXED_POINT + _ROUND - _ROUND) * (codes[i] == code)
+                    steps = np.int64(risk[i] * FIXED_POINT + _ROUND - _ROUND) * (codes[i] == code)
+                    weight += steps
+                    coarse += steps >> _COARSE_BITS
             else:
                 for i in range(np.uint64(begin), np.uint64(end)):
                     weight += codes[i] == code
             out[part, 0, g] += end - begin
             out[part, 1, g] += weight
+            out[part, 2, g] += coarse
             begin = end
 
 
-def weigh_groups(codes: Tensor, code: int, group: Tensor | None, num_groups: int, risk: Tensor | None) -> Tensor:
+def weigh_groups(codes: Tensor, code: int, group: Named | None, num_groups: int, risk: Named | None) -> Tensor:
     """Agents of each group, and those of them that are in a stage, each counted by its risk.
 
     Args:
         codes: (n,) uint8 stages.
         code: The stage.
-        group: (n,) uint8 group of each row, or None for one group.
+        group: (n,) integer group of each row, or None for one group.
         num_groups: Number of groups.
-        risk: (n,) float32 risk within [0, 1] of each row, or None: they are counted.
+        risk: (n,) float32 risk of each row, or None: they are counted.
 
     Returns:
-        (2, num_groups) int64; risks in steps of 1 / FIXED_POINT, as in every total.
+        (3, num_groups) int64; risks in steps of 1 / FIXED_POINT, as in every total, and last what these weigh in units
+        of 2^20 steps (0 without risks), which tells whether the sums left their range.
+
+    Raises:
+        DataError: A row is in no group, or one in the stage has a risk that is NaN, negative or above `MOST_RISK`.
     """
     bounds = parts_of(codes.shape[0])
-    out = np.zeros((bounds.size - 1, 2, num_groups), dtype=np.int64)
-    some, factor = (_NO_CODES if group is None else group.numpy()), (_NONE if risk is None else risk.numpy())
-    _weigh_groups(codes.numpy(), code, some, factor, bounds, out)
+    out = np.zeros((bounds.size - 1, 3, num_groups), dtype=np.int64)
+    bad = np.zeros((bounds.size - 1, 2), dtype=np.int64)
+    some = _NO_CODES if group is None else group.values.numpy()
+    _weigh_groups(codes.numpy(), code, some, _NONE if risk is None else risk.values.numpy(), bounds, out, bad)
+    if group is not None and bad[:, 0].any():
+        refuse_labels(group, num_groups)
+    if risk is not None and bad[:, 1].any():
+        refuse_risks(risk, codes == code)  # whose risk is wrong may be in another stage
     return torch.from_numpy(out.sum(0))
 
 

@@ -27,6 +27,7 @@ from gnabm.merge import Change
 from gnabm.messages import nonzero_rows
 from gnabm.model import Model
 from gnabm.neighbours import Asked, Neighbours
+from gnabm.order import group_rows
 from gnabm.race import NOBODY
 from gnabm.random import salt, uniform
 from gnabm.rule import Rule, Step
@@ -141,8 +142,8 @@ class Tracer:
             part.copy_(infectors.received(name) * factor)
         chosen = _choose(parts, uniform(salt(contacts.seed, contacts.step, f"{rule.name}/layer"), keys))
         state = salt(contacts.seed, contacts.step, f"{rule.name}/infector")
-        for number, name in enumerate(self.shard.layers):
-            at = nonzero_rows(chosen == number)
+        first, order = group_rows(chosen, len(self.shard.layers))
+        for number, (name, at) in enumerate(zip(self.shard.layers, order.split(first.diff().tolist()), strict=True)):
             if at.numel():
                 infector[at] = infectors.winners(name, at, state, keys.index_select(0, at))
                 code[at] = number

@@ -323,8 +323,9 @@ class TrajectoryStore:
         """
         # Days that follow each other are nearly equal: they compress by twenty and more at gigabytes a second, and to
         # look first whether a block is all zeros would cost more than that.
-        array = zarr.open_array(str(self.path / name), mode="r+", config={"write_empty_chunks": True})
-        array[step : step + values.shape[0], row : row + values.shape[1]] = values
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            array = zarr.open_array(str(self.path / name), mode="r+")
+            array[step : step + values.shape[0], row : row + values.shape[1]] = values
 
     def append(self, observed: Mapping[str, Tensor], steps: int | None = None) -> None:
         """Append steps to the observables, then to the time axis.

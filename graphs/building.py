@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from gnabm.errors import ConfigError, OutputExistsError, nearest
+from graphs import districts
 from graphs.appending import Appender
 from graphs.assemble import Assembly, field_records
 from graphs.country import Plan, make_plan
-from graphs.districts import MOST_PEOPLE
+from graphs.households import people_by_region
 from graphs.passes import first_pass, second_pass
 from graphs.scheduling import check_workers, scheduled
 from graphs.scratch import Scratch
@@ -25,7 +26,8 @@ from graphs.store import SCHEMA, block_size, read_attributes, replacing, root_at
 GENERATOR = 3
 """Raised whenever the same config and tables give another population."""
 _KEYS = ("country", "num_agents", "seed")
-_PROGRAM_BYTES = 500 << 20
+_PROGRAM_BYTES, _BUFFER_BYTES = 500 << 20, 100 << 20
+"""Peak memory of each process with its libraries, and of the entries that wait for a whole chunk."""
 _DISTRICT_BYTES, _COUNTRY_BYTES = 100, 4
 """Peak memory for each agent of the districts in flight, and of the country."""
 
@@ -73,15 +75,21 @@ def resolve(config: Mapping[str, Any]) -> Resolved:
     return Resolved(country, values["num_agents"], values["seed"])
 
 
-def peak_memory(num_agents: int, num_workers: int | None = None) -> int:
+def peak_memory(num_agents: int, num_workers: int | None = None, scheduler: str = "threads") -> int:
     """Bytes that a build takes at its peak, an upper estimate: only a few districts are in memory at a time.
 
     Args:
         num_agents: Agents of the country.
         num_workers: As in `build`.
+        scheduler: As in `build`. Workers that are processes count too, as if all were on this machine.
     """
-    in_flight = 2 * check_workers("threads", num_workers) * MOST_PEOPLE
-    return _PROGRAM_BYTES + _DISTRICT_BYTES * min(num_agents, in_flight) + _COUNTRY_BYTES * num_agents
+    workers = check_workers(scheduler, num_workers)
+    here = _DISTRICT_BYTES * min(num_agents, 2 * workers * districts.MOST_PEOPLE)
+    elsewhere = 0
+    if scheduler in ("processes", "distributed"):
+        made = _DISTRICT_BYTES * min(num_agents, workers * districts.MOST_PEOPLE)
+        elsewhere = workers * _PROGRAM_BYTES + made
+    return _PROGRAM_BYTES + _BUFFER_BYTES + here + elsewhere + _COUNTRY_BYTES * num_agents
 
 
 def _canonical_hash(value: object) -> str:
@@ -89,10 +97,13 @@ def _canonical_hash(value: object) -> str:
 
 
 def content_hash(config: Mapping[str, Any]) -> str:
-    """Hash of all that a store's content depends on: config, tables, schema and generator."""
+    """Hash of all that a store's content depends on: config, tables, schema, generator, and where regions are cut."""
     resolved = resolve(config)
-    tables = load_country(resolved.country).digest
-    return _canonical_hash([resolved.as_dict(), tables, SCHEMA, GENERATOR])
+    country = load_country(resolved.country)
+    content: list[Any] = [resolved.as_dict(), country.digest, SCHEMA, GENERATOR]
+    if int(districts.count_districts(people_by_region(country, resolved.num_agents)).max()) > 1:
+        content.append(districts.MOST_PEOPLE)
+    return _canonical_hash(content)
 
 
 def build(

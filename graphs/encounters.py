@@ -20,10 +20,11 @@ def encounters(population: Population) -> dict[str, Encounters]:
 
     Raises:
         UnknownFieldError: the population has no ages.
+        DataError: an age is negative or not a number.
     """
     if "age" not in population.columns:
         raise UnknownFieldError("encounters by age need a column 'age' in years; add it to the agent table")
-    group = codes(population.columns["age"], activity_group)
+    group = codes("age", population.columns["age"], NUM_GROUPS, activity_group)
     people = np.maximum(np.bincount(group, minlength=NUM_GROUPS), 1).astype(np.float64)
     return {name: _of_layer(layer, group, people) for name, layer in population.contacts.layers.items()}
 

@@ -13,7 +13,7 @@ from gnabm.contacts import Array, Places
 from gnabm.errors import UnknownFieldError
 from gnabm.population import Population
 from graphs.activity import LEAST, MOST
-from graphs.meetings import codes, column, indptr_pieces, mean_by_group, meetings, pieces
+from graphs.meetings import code_pieces, codes, column, indptr_pieces, mean_by_group, meetings, pieces
 from graphs.mixing import NUM_GROUPS, activity_group
 from graphs.published import CONTACT_AGES, SETTINGS, beside_tables
 from graphs.sources import CLASSES, NUM_BANDS, NUM_FIVE_YEAR, SECTORS, load_country
@@ -38,10 +38,11 @@ def contact_matrices(population: Population) -> dict[str, Floats]:
 
     Raises:
         UnknownFieldError: the population has no ages.
+        DataError: an age is negative or not a number.
     """
     if "age" not in population.columns:
         raise UnknownFieldError("contact matrices need a column 'age' in years; add it to the agent table")
-    group = codes(population.columns["age"], activity_group)
+    group = codes("age", population.columns["age"], NUM_GROUPS, activity_group)
     return {
         name: mean_by_group(meetings(layer, group, NUM_GROUPS), group)
         for name, layer in population.contacts.layers.items()
@@ -50,7 +51,7 @@ def contact_matrices(population: Population) -> dict[str, Floats]:
 
 def household_comembers(home: Places, age: Array) -> Floats:
     """(8, 8) mean household co-members by ten-year age 0-9, ..., 60-69, 70+, row = participant."""
-    band = codes(age, lambda years: np.minimum(years // 10, NUM_BANDS - 1).astype(np.uint8))
+    band = codes("age", age, NUM_BANDS, lambda years: np.minimum(years // 10, NUM_BANDS - 1))
     return mean_by_group(meetings(Places(home.place, home.indptr, home.member), band, NUM_BANDS), band)
 
 
@@ -71,17 +72,19 @@ def summarise(source: Path | str | Population) -> dict[str, Any]:
 
     Raises:
         StoreError: the store is not a complete graph store of this schema.
+        DataError: an age or a region is in none of the groups.
     """
     population = source if isinstance(source, Population) else open_graph(source)
     path = None if isinstance(source, Population) else Path(source)
     result: dict[str, Any] = {"num_agents": population.num_agents}
     regions = population.categories("region")
     if regions is not None:
-        counts = _count(population.columns["region"], len(regions))
+        counts = _count("region", population.columns["region"], len(regions))
         result["agents_by_region"] = dict(zip(regions, counts.tolist(), strict=True))
     age = population.columns.get("age")
     if age is not None:
-        result["age_5yr"] = _count(age, NUM_FIVE_YEAR, lambda years: np.minimum(years // 5, NUM_FIVE_YEAR - 1)).tolist()
+        five_years = _count("age", age, NUM_FIVE_YEAR, lambda years: np.minimum(years // 5, NUM_FIVE_YEAR - 1))
+        result["age_5yr"] = five_years.tolist()
     home = population.contacts.layers.get("home")
     if isinstance(home, Places):
         result.update(_homes(home, age))
@@ -93,16 +96,18 @@ def summarise(source: Path | str | Population) -> dict[str, Any]:
     return result
 
 
-def _count(values: Array, number: int, code: Callable[[NDArray[Any]], NDArray[Any]] | None = None) -> NDArray[np.int64]:
-    """(number,) entries of each code, counted piece by piece."""
-    parts = (piece if code is None else code(piece) for _, (piece,) in pieces(values))
-    return sum((np.bincount(part, minlength=number) for part in parts), np.zeros(number, np.int64))
+def _count(
+    name: str, values: Array, number: int, code: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+) -> NDArray[np.int64]:
+    """(number,) entries of each group of a column, counted piece by piece; arguments as of `code_pieces`."""
+    parts = (np.bincount(piece, minlength=number) for _, piece in code_pieces(name, values, number, code))
+    return sum(parts, np.zeros(number, np.int64))
 
 
 def _homes(home: Places, age: Array | None) -> dict[str, Any]:
     """How many people live together, and of which ages."""
     sizes = np.zeros(0, np.int64)
-    for indptr in indptr_pieces(home):
+    for indptr in indptr_pieces(home.indptr):
         here = np.bincount(np.diff(indptr), minlength=len(sizes))
         here[: len(sizes)] += sizes
         sizes = here
@@ -209,7 +214,7 @@ def _contacts(population: Population) -> dict[str, Any]:
     layers = population.contacts.layers
     age = population.columns.get("age")
     groups = 1 if age is None else NUM_GROUPS
-    group = np.zeros(population.num_agents, np.uint8) if age is None else codes(age, activity_group)
+    group = np.zeros(population.num_agents, np.uint8) if age is None else codes("age", age, NUM_GROUPS, activity_group)
     total = {name: meetings(layer, group, groups) for name, layer in layers.items()}
     result: dict[str, Any] = {
         "contacts_per_agent": {name: float(value.sum()) / population.num_agents for name, value in total.items()}

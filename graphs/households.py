@@ -54,13 +54,18 @@ def make_households(country: Country, num_agents: int) -> Households:
         num_agents: People.
     """
     kinds = fit(country)
-    regions = largest_remainder(country.residents, num_agents)
+    regions = people_by_region(country, num_agents)
     bands = largest_remainder(band_shares(country), num_agents)
     sizes = count_sizes(country, num_agents)
     count = _count_compositions(kinds, sizes, bands)
     table = _region_sizes(country, sizes, regions)
     young = country.students.sum(axis=1) / country.students.sum() * bands[:_YOUNG].sum()
     return Households(kinds.people, count, _deal_regions(kinds, count, table, young), regions, bands)
+
+
+def people_by_region(country: Country, num_agents: int) -> Ints:
+    """(R,) people of each region of a country of num_agents people."""
+    return largest_remainder(country.residents, num_agents)
 
 
 def count_sizes(country: Country, num_agents: int) -> Ints:

@@ -9,7 +9,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from gnabm.columns import coded
 from gnabm.contacts import Array, Edges, Layer, Mixing, Places
+from gnabm.errors import DataError
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -62,18 +64,16 @@ def _place_pairs(
 
 @numba.njit(cache=True)
 def _edge_pairs(
-    indptr: Ints, source: NDArray[Any], weight: Floats, first: int, group: Codes, number: Floats, total: Floats
+    indptr: Ints, source: NDArray[Any], weight: Floats, group: Codes, target: Codes, number: Floats, total: Floats
 ) -> None:  # pragma: no cover - compiled
-    """Pairs of a run of edges that begins with edge `first`; the participant is the source, who sends."""
-    target = np.searchsorted(indptr, first, side="right") - 1
-    for edge in range(source.size):
-        while indptr[target + 1] <= first + edge:
-            target += 1
-        w = weight[edge] if weight.size else 1.0
-        if w > 0.0:
-            at = _bin(w)
-            number[group[source[edge]], group[target], at] += 1.0
-            total[group[source[edge]], group[target], at] += w
+    """Pairs of a run of targets, of groups `target`; the participant is the source, who sends."""
+    for row in range(indptr.size - 1):
+        for edge in range(indptr[row], indptr[row + 1]):
+            w = weight[edge] if weight.size else 1.0
+            if w > 0.0:
+                at = _bin(w)
+                number[group[source[edge]], target[row], at] += 1.0
+                total[group[source[edge]], target[row], at] += w
 
 
 def pairs(layer: Places | Edges, group: Codes, num_groups: int) -> tuple[Floats, Floats]:
@@ -92,17 +92,21 @@ def pairs(layer: Places | Edges, group: Codes, num_groups: int) -> tuple[Floats,
     """
     number, total = np.zeros((2, num_groups, num_groups, NUM_BINS))
     if isinstance(layer, Edges):
-        indptr = np.asarray(layer.indptr[:], np.int64)
-        for first, (source, *weight) in pieces(layer.source, *([] if layer.weight is None else [layer.weight])):
-            given = weight[0].astype(np.float64) if weight else np.empty(0)
-            _edge_pairs(indptr, source, given, first, group, number, total)
+        row = 0
+        for part in indptr_pieces(layer.indptr):
+            edges, target = slice(int(part[0]), int(part[-1])), group[row : row + len(part) - 1]
+            given = np.empty(0) if layer.weight is None else np.asarray(layer.weight[edges], np.float64)
+            _edge_pairs(part - part[0], np.asarray(layer.source[edges]), given, group, target, number, total)
+            row += len(target)
         return number, total
-    activity = None if layer.activity is None else column(layer.activity)
-    for part in indptr_pieces(layer):
+    # Few different values: a byte per agent instead of the column.
+    active = None if layer.activity is None else coded(layer.activity, 0, int(layer.activity.shape[0]))
+    code, value = (np.empty(0, np.uint8), np.empty(0)) if active is None else (each.numpy() for each in active)
+    for part in indptr_pieces(layer.indptr):
         members = np.asarray(layer.member[int(part[0]) : int(part[-1])])
         weights = layer.weights(np.diff(part))
-        active = np.empty(0) if activity is None else activity[members].astype(np.float64)
-        _place_pairs(part - part[0], group[members], active, weights, number, total)
+        activity = np.empty(0) if active is None else value[code[members]].astype(np.float64)
+        _place_pairs(part - part[0], group[members], activity, weights, number, total)
     return number, total
 
 
@@ -158,23 +162,52 @@ def pieces(*arrays: Array) -> Iterator[tuple[int, tuple[NDArray[Any], ...]]]:
         yield first, tuple(np.asarray(array[first : first + _BLOCK]) for array in arrays)
 
 
-def indptr_pieces(layer: Places) -> Iterator[Ints]:
-    """First members of runs of places, the end of the last included: few places with few members, at least one."""
-    for first in range(0, layer.num_places, _BLOCK):
-        indptr = np.asarray(layer.indptr[first : first + _BLOCK + 1], np.int64)
+def indptr_pieces(indptr: Array) -> Iterator[Ints]:
+    """Runs of an (n + 1,) indptr, the end of the last place included: few places with few members, at least one."""
+    for low in range(0, int(indptr.shape[0]) - 1, _BLOCK):
+        piece = np.asarray(indptr[low : low + _BLOCK + 1], np.int64)
         start = 0
-        while start < len(indptr) - 1:
-            last = int(np.searchsorted(indptr, indptr[start] + _BLOCK, side="right")) - 1
+        while start < len(piece) - 1:
+            last = int(np.searchsorted(piece, piece[start] + _BLOCK, side="right")) - 1
             last = max(last, start + 1)
-            yield indptr[start : last + 1]
+            yield piece[start : last + 1]
             start = last
 
 
-def codes(values: Array, code: Callable[[NDArray[Any]], Codes]) -> Codes:
-    """(num_agents,) uint8 code of each entry, made piece by piece."""
-    made = np.empty(values.shape[0], np.uint8)
+def code_pieces(
+    name: str, values: Array, num_groups: int, code: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+) -> Iterator[tuple[int, Ints]]:
+    """Groups of the entries of a column, piece by piece.
+
+    Args:
+        name: Of the column.
+        values: (num_agents,) entries.
+        num_groups: A.
+        code: Group of each entry; None where they are groups.
+
+    Yields:
+        First row of the piece, and the group of each of its rows, 0 to A - 1.
+
+    Raises:
+        DataError: an entry is in none of the groups.
+    """
     for first, (piece,) in pieces(values):
-        made[first : first + len(piece)] = code(piece)
+        found = piece if code is None else code(piece)
+        good = (found >= 0) & (found < num_groups)
+        if not good.all():
+            row = int(np.argmin(good))
+            raise DataError(
+                f"column {name!r}: row {first + row} has {piece[row]}, which is in none of {num_groups} groups; "
+                "give every agent a value that is in one (an age of 0 years or more)"
+            )
+        yield first, found.astype(np.int64)
+
+
+def codes(name: str, values: Array, num_groups: int, code: Callable[[NDArray[Any]], NDArray[Any]]) -> Codes:
+    """(num_agents,) uint8 group of each entry of a column, made piece by piece; arguments as of `code_pieces`."""
+    made = np.empty(values.shape[0], np.uint8)
+    for first, piece in code_pieces(name, values, num_groups, code):
+        made[first : first + len(piece)] = piece
     return made
 
 

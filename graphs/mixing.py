@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,9 @@ Floats = NDArray[np.float64]
 NUM_GROUPS = 16
 
 
-def activity_group(age: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(N,) five-year age group 0-4, ..., 70-74, 75+."""
-    return np.minimum(age // 5, NUM_GROUPS - 1).astype(np.uint8)
+def activity_group(age: NDArray[Any]) -> NDArray[Any]:
+    """(N,) five-year age group 0-4, ..., 70-74, 75+, of the type of age; negative for what is no age."""
+    return np.asarray(np.minimum(age // 5, NUM_GROUPS - 1))
 
 
 def reciprocal(matrix: Floats, people: Ints) -> Floats:

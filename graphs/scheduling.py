@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from typing import Any
@@ -16,7 +17,8 @@ from dask.delayed import delayed
 from gnabm.errors import ConfigError, nearest
 
 SCHEDULERS = ("synchronous", "threads", "processes", "distributed")
-Compute = Callable[[list[Any]], list[Any]]
+Function = Callable[..., Any]
+Compute = Callable[[Function, list[tuple[Any, ...]]], list[Any]]
 
 
 def check_workers(scheduler: str, num_workers: int | None) -> int:
@@ -38,61 +40,83 @@ class Tasks:
     """Runs tasks a few at a time.
 
     Args:
-        compute: Computes a list of delayed values.
+        compute: Results of a function for several tuples of arguments, in their order.
         workers: Tasks at a time.
+        ahead: Of one thread, on which tasks are made ahead of those who take their results.
     """
 
-    def __init__(self, compute: Compute, workers: int) -> None:
+    def __init__(self, compute: Compute, workers: int, ahead: ThreadPoolExecutor) -> None:
         self._compute = compute
         self._workers = workers
+        self._ahead = ahead
 
-    def run(self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+    def run(self, function: Function, arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         """Results of a function in the order of its arguments.
 
-        As many tasks as there are workers are made while the caller deals with the results of those before, so no
-        more than twice that many are in memory.
+        As many tasks as there are workers are made while the caller deals with the results of those before: in memory
+        are at most that many tasks, with their arguments, and that many results that the caller has not taken.
 
         Args:
             function: What a task does.
-            arguments: Of each task; taken when it is its turn.
+            arguments: Of each task; taken just before the results of as many tasks before it.
         """
-        calls = (delayed(function, pure=False)(*each) for each in _untraversed(arguments))
-        with ThreadPoolExecutor(1) as ahead:
-            waiting: Future[list[Any]] | None = None
-            while batch := list(islice(calls, self._workers)):
-                done, waiting = waiting, ahead.submit(self._compute, batch)
-                if done is not None:
-                    yield from done.result()
-            if waiting is not None:
-                yield from waiting.result()
+        left = iter(arguments)
+        waiting = self._start(function, left)
+        while waiting is not None:
+            done, waiting = waiting, self._start(function, left)
+            results = done.result()
+            del done
+            results.reverse()
+            while results:
+                yield results.pop()
 
-
-def _untraversed(arguments: Iterable[tuple[Any, ...]]) -> Iterator[list[Any]]:
-    """Arguments as Dask shall pass them on: as they are, without a look inside."""
-    for each in arguments:
-        yield [delayed(value, traverse=False, pure=False) for value in each]
+    def _start(self, function: Function, left: Iterator[tuple[Any, ...]]) -> Future[list[Any]] | None:
+        """The next few tasks, made behind those that are under way; None if none is left."""
+        batch = list(islice(left, self._workers))
+        return self._ahead.submit(self._compute, function, batch) if batch else None
 
 
 @contextmanager
 def scheduled(scheduler: str, num_workers: int | None) -> Iterator[Tasks]:
     """Tasks on a scheduler that lives as long as the context.
 
-    With `distributed` they run on the client that is active, else on a cluster of local processes.
+    Left by an error or Ctrl-C, it waits for tasks that have begun and drops the others. With `distributed` they run on
+    the client that is active, else on a cluster of local processes.
 
     Args:
         scheduler: One of SCHEDULERS.
         num_workers: Tasks at a time; None takes up to four cores.
     """
     workers = check_workers(scheduler, num_workers)
+    with ExitStack() as stack:
+        compute: Compute
+        if scheduler == "distributed":
+            compute = partial(_on_client, stack.enter_context(_client(workers)))
+        elif scheduler == "processes":
+            pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            compute = partial(_on_dask, {"scheduler": "processes", "pool": pool})
+        else:
+            compute = partial(_on_dask, {"scheduler": scheduler, "num_workers": workers})
+        ahead = ThreadPoolExecutor(1)
+        stack.callback(ahead.shutdown, cancel_futures=True)
+        yield Tasks(compute, workers, ahead)
+
+
+def _on_dask(where: dict[str, Any], function: Function, batch: list[tuple[Any, ...]]) -> list[Any]:
+    """Results of tasks on a scheduler of Dask in this process; arguments are passed on without a look inside."""
     run: Any = dask_compute
-    if scheduler == "distributed":
-        with _client(workers) as client:
-            yield Tasks(lambda batch: list(client.gather(client.compute(batch))), workers)
-    elif scheduler == "processes":
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            yield Tasks(lambda batch: list(run(*batch, scheduler="processes", pool=pool)), workers)
-    else:
-        yield Tasks(lambda batch: list(run(*batch, scheduler=scheduler, num_workers=workers)), workers)
+    calls = [
+        delayed(function, pure=False)(*(delayed(value, traverse=False, pure=False) for value in arguments))
+        for arguments in batch
+    ]
+    return list(run(*calls, **where))
+
+
+def _on_client(client: Any, function: Function, batch: list[tuple[Any, ...]]) -> list[Any]:  # noqa: ANN401
+    """Results of tasks on a cluster; their arguments go to the workers beforehand, for the scheduler keeps tasks."""
+    futures = [client.submit(function, *client.scatter(list(arguments), hash=False), pure=False) for arguments in batch]
+    return list(client.gather(futures))
 
 
 @contextmanager

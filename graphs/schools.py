@@ -160,7 +160,7 @@ def rolls(total: int, count: int, median: float, largest: float) -> Ints:
 
 
 def zone_rolls(
-    country: Country, zone: Sequence[int], sector: int, total: int, count: int, share: Sequence[float] | None = None
+    country: Country, zone: Sequence[int], sector: int, total: int, count: int, share: Sequence[float]
 ) -> Ints:
     """Rolls of the schools of a zone: quantiles of the rolls of its regions in full, stretched to sum to `total`.
 
@@ -173,7 +173,7 @@ def zone_rolls(
         sector: 0 primary, 1 secondary.
         total: Pupils.
         count: Schools, at least 1.
-        share: Of its region that each district is; None for 1.
+        share: Of its region that each district is.
 
     Returns:
         (count,) int64.
@@ -187,7 +187,7 @@ def zone_rolls(
         )
         for region in zone
     ]
-    weight = np.repeat(np.ones(len(zone)) if share is None else np.asarray(share), [len(part) for part in parts])
+    weight = np.repeat(np.asarray(share), [len(part) for part in parts])
     full = np.concatenate(parts).astype(np.float64)
     order = np.argsort(full, kind="stable")
     full, weight = full[order], weight[order]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -136,15 +137,18 @@ def _check_country(who: Country, *, strict: bool) -> dict[str, Any]:
     return wanted
 
 
-def _check_memory(wanted: Mapping[str, Any], num_workers: int | None) -> None:
+def _check_memory(wanted: Mapping[str, Any], who: Country) -> None:
     """Refuse a build that memory cannot hold."""
     from graphs.building import peak_memory
 
-    need, have = peak_memory(wanted["num_agents"], num_workers), available_memory()
+    number, have = wanted["num_agents"], available_memory()
+    need, least = (peak_memory(number, workers, who.scheduler) for workers in (who.num_workers, 1))
     if need > have:
+        fewer = least <= have
         raise CapacityError(
-            f"population.num_agents: building {wanted['num_agents']:,} agents needs about {in_bytes(need)} of memory, "
-            f"{in_bytes(have)} are free: {in_bytes(need - have)} too much; lower population.num_agents"
+            f"population.num_agents: building {number:,} agents needs about {in_bytes(need)} of memory, "
+            f"{in_bytes(have)} are free: {in_bytes(need - have)} too much; "
+            f"lower population.{f'num_workers (one needs about {in_bytes(least)})' if fewer else 'num_agents'}"
         )
 
 
@@ -155,7 +159,7 @@ def _ensure(who: Country, *, strict: bool) -> Path:
 
     wanted, cache, screen = _check_country(who, strict=strict), cache_folder(), console()
     if not any(cache.glob(f"*-{content_hash(wanted)[:16]}.zarr")):
-        _check_memory(wanted, who.num_workers)
+        _check_memory(wanted, who)
     cache.mkdir(parents=True, exist_ok=True)
     before = {entry.name for entry in cache.iterdir()}
     text = f"contact graph of {wanted['country']}, {wanted['num_agents']:,} agents"
@@ -186,6 +190,12 @@ def _telling_of_space(where: Path, option: str) -> Iterator[None]:
         ) from error
 
 
+def _leftovers(store: Path) -> list[Path]:
+    """Unfinished folders beside a store: of builds of it that were killed, or that still run."""
+    name = glob.escape(store.name)
+    return sorted(path for start in (f".{name}", f"..{name}.new") for path in store.parent.glob(f"{start}.*.partial"))
+
+
 def build_population(source: str, overrides: Sequence[str], out: Path | None, *, overwrite: bool, strict: bool) -> None:
     """Build the population of a config, print its store and its tables.
 
@@ -208,7 +218,7 @@ def build_population(source: str, overrides: Sequence[str], out: Path | None, *,
         _, store, population = open_population(config, strict=strict)
     else:
         wanted, screen = _check_country(who, strict=strict), console()
-        _check_memory(wanted, who.num_workers)
+        _check_memory(wanted, who)
         target = _vacant(out, overwrite=overwrite)
         text = f"building {wanted['country']}, {wanted['num_agents']:,} agents"
         with _busy(screen, text), _telling_of_space(out, "--out"):
@@ -223,6 +233,8 @@ def build_population(source: str, overrides: Sequence[str], out: Path | None, *,
     result.print(f"{population.num_agents:,} agents in blocks of {population.block:,}")
     result.print(f"graph store: {store}", soft_wrap=True)
     result.print(f"graph cache: {cache_folder()} (GNABM_CACHE moves it)", soft_wrap=True)
+    for left in _leftovers(store):
+        result.print(f"unfinished: {left}; unless another build of this store runs, remove it", soft_wrap=True)
 
 
 def _vacant(out: Path, *, overwrite: bool) -> Path:

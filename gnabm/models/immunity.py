@@ -19,6 +19,7 @@ from gnabm.errors import ConfigError, nearest
 from gnabm.model import State
 from gnabm.neighbours import Neighbours
 from gnabm.rule import Merge, Rule, Step
+from gnabm.scan import Named, refuse_labels
 
 NUM_AGE_GROUPS = 9
 """Ten-year age groups 0-9, ..., 70-79, 80+."""
@@ -100,12 +101,8 @@ class Protect(Rule):
 
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Draw who is protected."""
-        table = self.table(agents.fields)
-        region = torch.zeros(agents.num_agents, dtype=torch.int32)
-        if table.shape[0] > 1:
-            region = agents.region.to(torch.int32)
-        share = table.reshape(-1).index_select(0, region * NUM_AGE_GROUPS + ages(agents))
-        protected = step.bernoulli(share, where=agents.stage.is_(self.source))
+        # The shares and groups of all agents are gone before there are new risks.
+        protected = step.bernoulli(self._of_each(agents), where=agents.stage.is_(self.source))
         stage = agents.stage
         if self.target != self.source:
             stage = stage.move(self.source, self.target, protected)
@@ -114,6 +111,14 @@ class Protect(Rule):
             "infection_risk": agents.infection_risk * (1 - self.against_infection * protected),
             "severe_risk": agents.severe_risk * (1 - self.against_severe * protected),
         }
+
+    def _of_each(self, agents: Agents) -> Tensor:
+        """(n,) share of the age and region of each agent."""
+        table, group = self.table(agents.fields), ages(agents)
+        if table.shape[0] > 1:
+            refuse_labels(Named("region", agents.region), table.shape[0])
+            group = torch.add(group, agents.region, alpha=NUM_AGE_GROUPS)
+        return table.reshape(-1).index_select(0, group)
 
     def table(self, fields: Mapping[str, Field]) -> Tensor:
         """(num_regions or 1, num_age_groups) shares.
@@ -160,9 +165,11 @@ def ages(agents: Agents) -> Tensor:
 
     Raises:
         ConfigError: The population has no such groups.
+        DataError: A code is none of theirs.
     """
     refuse_other_ages(agents.fields if "age_group" in agents else {})
     found: Tensor = agents.age_group
+    refuse_labels(Named("age_group", found), NUM_AGE_GROUPS)
     return found.to(torch.int32)
 
 

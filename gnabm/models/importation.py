@@ -20,11 +20,11 @@ from torch import Tensor
 
 from gnabm.agents import Agents, Column, Field, Stage, StageName
 from gnabm.errors import ConfigError, nearest
-from gnabm.exchange import FIXED_POINT
+from gnabm.exchange import FIXED_POINT, from_fixed
 from gnabm.models.immunity import region_names
 from gnabm.neighbours import Neighbours
 from gnabm.rule import Rule, Step
-from gnabm.scan import chosen_rows, weigh_groups
+from gnabm.scan import Named, chosen_rows, refuse_labels, refuse_risks, weigh_groups
 
 When = int | str
 """A date such as 2022-01-20, or days since the start of the run."""
@@ -154,6 +154,11 @@ class Arrive(Rule):
         # Who is left, and at what risk, has no gradient: arrivals are given, whoever else is infected or immune.
         susceptible = agents.stage.codes == int(self.source)
         risk = None if self.risk is None else torch.where(susceptible, getattr(agents, self.risk).detach(), 0.0)
+        if self.risk is not None and risk is not None:
+            refuse_risks(Named(self.risk, risk), susceptible)
+        number = self._num_regions(agents.fields)
+        if number:
+            refuse_labels(Named("region", agents.region), number)
 
         def people(region: int | None) -> tuple[int, float]:
             here = torch.ones_like(susceptible) if region is None else agents.region == region
@@ -172,17 +177,20 @@ class Arrive(Rule):
             "infected_on": infected_on.to(torch.int32),
         }
 
-    def fused(self, agents: Agents, contacts: Neighbours, step: Step) -> tuple[Tensor, Mapping[str, Column]]:
+    def fused(self, agents: Agents, contacts: Neighbours, step: Step) -> tuple[Tensor, Mapping[str, Column]] | None:
         """The same, walking the agents twice on a day with arrivals: who is left, and whom it hits."""
         stage: Stage = agents.stage
         expected = [a.expected(step) for a in self.arrivals]
         if not any(expected):
             return torch.empty(0, dtype=torch.int64), {}
-        risk = None if self.risk is None else getattr(agents, self.risk)
-        local = any(code is not None for code in self.regions(agents.fields))
-        region = agents.region if local else None
-        number = len(agents.fields["region"].categories or ()) if local else 1
-        weighed = step.group.all_reduce(weigh_groups(stage.codes, self.source, region, number, risk))
+        risk = None if self.risk is None else Named(self.risk, getattr(agents, self.risk))
+        if risk is not None and risk.values.dtype != torch.float32:
+            return None  # the kernels compute in it
+        number = self._num_regions(agents.fields)
+        region = Named("region", agents.region) if number else None
+        weighed = step.group.all_reduce(weigh_groups(stage.codes, self.source, region, number or 1, risk))
+        if risk is not None:  # refuses what has left its range, as a total does; 2^40 steps are its unit
+            from_fixed(torch.cat([weighed[1], weighed[2].sum(0, keepdim=True) >> 20]), risk.values)
         everyone, left = weighed[0], weighed[1] if risk is None else weighed[1].to(torch.float64) / FIXED_POINT
 
         def people(region: int | None) -> tuple[int, float]:
@@ -193,7 +201,10 @@ class Arrive(Rule):
         p, by_region = self._chances(agents.fields, expected, people)
         if by_region is None:
             region, by_region = None, p.reshape(1)
-        rows = chosen_rows(step.stream("bernoulli"), agents.keys, stage.codes, self.source, region, by_region, risk)
+        rows = chosen_rows(
+            step.stream("bernoulli"), agents.keys, stage.codes, self.source, region, by_region,
+            None if risk is None else risk.values,
+        )  # fmt: skip
         infected_on = torch.full(rows.shape, step.index, dtype=torch.int32)
         return rows, {"stage": stage.all_in(self.target, rows), "infected_on": infected_on}
 
@@ -207,7 +218,7 @@ class Arrive(Rule):
             expected: Arrivals of each entry in this step.
             people: Of a region or None for all: residents, and the susceptible, each counted by its risk.
         """
-        everywhere, local = 0.0, torch.zeros(256)
+        everywhere, local = 0.0, torch.zeros(self._num_regions(fields), dtype=torch.float32)
         for arrivals, region, number in zip(self.arrivals, self.regions(fields), expected, strict=True):
             if not number:
                 continue
@@ -218,8 +229,13 @@ class Arrive(Rule):
                 everywhere += self._probability(arrivals, number, left)
             else:
                 local[region] += self._probability(arrivals, number, left)
-        p = torch.tensor(everywhere)
+        p = torch.tensor(everywhere, dtype=torch.float32)
         return p, p + local if bool(local.any()) else None
+
+    def _num_regions(self, fields: Mapping[str, Field]) -> int:
+        """Number of regions, 0 where no entry names one."""
+        named = any(code is not None for code in self.regions(fields))
+        return len(fields["region"].categories or ()) if named else 0
 
     def regions(self, fields: Mapping[str, Field]) -> list[int | None]:
         """Code of the region of each entry, None for all.

@@ -18,8 +18,8 @@ from gnabm.models.calendar import Calendar
 from gnabm.models.durations import gamma_cdf
 from gnabm.neighbours import Neighbours
 from gnabm.random import bernoulli
-from gnabm.rule import Rule, Step
-from gnabm.scan import senders
+from gnabm.rule import Rule, Step, stands
+from gnabm.scan import Named, refuse_labels, senders
 
 Floats = NDArray[np.float64]
 Moved = tuple[Tensor, Mapping[str, Column]]
@@ -205,9 +205,11 @@ class Infect(Rule):
         stage: Stage = agents.stage
         if self.source == self.infectious:
             return None  # who sends would hear itself
+        if not _single(self.transmission_rate):
+            return None
         rows = stage.rows(self.infectious)
         newly = _infected(agents, contacts.exposure(rows, torch.ones(rows.shape[0]), {}), self, step)
-        return None if newly is None else (newly, {"stage": stage.all_in(self.target, newly)})
+        return newly, {"stage": stage.all_in(self.target, newly)}
 
 
 class InfectByAge(Rule):
@@ -261,11 +263,18 @@ class InfectByAge(Rule):
         flags: Tensor = agents.stage.is_(self.source)
         return flags
 
+    @property
+    def has_kernel(self) -> bool:
+        """Whether `fused` stands for `forward`; it reads tables of the profile and of the stages' factors."""
+        tabled = [part for part in (self.profile, self.infectious) if isinstance(part, nn.Module)]
+        return super().has_kernel and all(stands(part, "table") for part in tabled)
+
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Move the newly infected and note the step."""
         sent = self._sent(agents.everyone, step)
         hazard = self.transmission_rate * contacts.sum_neighbours(sent, self._weights(contacts, step))
         if self.susceptibility is not None:
+            refuse_labels(Named("age_group", agents.age_group), self.susceptibility.shape[0])
             hazard = hazard * self.susceptibility.index_select(0, agents.age_group.to(torch.int32))
         if self.risk is not None:
             hazard = hazard * getattr(agents, self.risk)
@@ -288,10 +297,11 @@ class InfectByAge(Rule):
         if float(factor[int(self.source)]) != 0:
             return None  # who sends would hear itself
         table = factor.unsqueeze(1) * self.profile.table(step.dt)
+        risk = None if self.risk is None else getattr(agents, self.risk)
+        if not _single(self.transmission_rate, self.susceptibility, table, risk):
+            return None
         rows, values = senders(stage.codes, agents.infected_on, step.index, table)
         newly = _infected(agents, contacts.exposure(rows, values, self._weights(contacts, step)), self, step)
-        if newly is None:
-            return None
         infected_on = torch.full(newly.shape, step.index, dtype=torch.int32)
         return newly, {"stage": stage.all_in(self.target, newly), "infected_on": infected_on}
 
@@ -310,20 +320,22 @@ class InfectByAge(Rule):
         return weights
 
 
-def _infected(agents: Agents, parts: Sequence[Part], rule: Infect | InfectByAge, step: Step) -> Tensor | None:
-    """Rows (n,) that are infected by what they receive; None when a hazard is not >= 0: `forward` tells."""
+def _single(*values: Tensor | None) -> bool:
+    """Whether values are float32, in which the kernels compute."""
+    return all(value is None or value.dtype == torch.float32 for value in values)
+
+
+def _infected(agents: Agents, parts: Sequence[Part], rule: Infect | InfectByAge, step: Step) -> Tensor:
+    """Rows (n,) that are infected by what they receive."""
     group = by_group = risk = None
     if isinstance(rule, InfectByAge):
         if rule.susceptibility is not None:
-            group, by_group = agents.age_group, rule.susceptibility
+            group, by_group = Named("age_group", agents.age_group), rule.susceptibility
         risk = None if rule.risk is None else getattr(agents, rule.risk)
     state = step.stream("bernoulli")
-    found = candidates(
+    rows, hazard = candidates(
         parts, agents.stage.codes, rule.source, state=state, keys=agents.keys, rate=rule.transmission_rate, dt=step.dt,
         group=group, by_group=by_group, risk=risk,
     )  # fmt: skip
-    if found is None:
-        return None
-    rows, hazard = found
     drawn = bernoulli(state, agents.keys, happens(hazard, step.dt), rows)
     return rows.index_select(0, nonzero_rows(drawn))

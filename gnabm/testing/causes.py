@@ -35,10 +35,10 @@ _CAUSES: Mapping[str, str] = {
     **dict.fromkeys(("multinomial", "normal", "uniform", "exponential"), _GENERATOR),
     "arange": "torch.arange numbers rows, which change with the shard: who an agent is, is agents.key",
 }  # fmt: skip
-_CORE = str(Path(__file__).parents[1])
+_CORE = Path(__file__).parents[1]
 _TORCH = str(Path(torch.__file__).parent)
-_KERNELS = """agents exchange merge messages mixing neighbours observe random rule sampling shard simulate testing"""
-_OURS = tuple(str(Path(_CORE, name)) for name in _KERNELS.split())
+_OURS = (*(str(path) for path in _CORE.glob("*.py")), str(_CORE / "testing"))
+"""The core; the rules of `gnabm.models` are explained like anybody's."""
 
 
 class _Listener(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 from unittest import SkipTest
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gnabm.agents import Agents, Column, Stage, Stages
 from gnabm.model import Model, State
-from gnabm.neighbours import Neighbours
+from gnabm.neighbours import Form, Neighbours
 from gnabm.population import Population
 from gnabm.random import salt, uniform
 from gnabm.rule import Merge, Rule, Step
@@ -76,12 +76,13 @@ class ModelConformance:
             self._compare_permuted(one, other)
 
     def test_shards_give_the_same_bits(self) -> None:
-        """One history on 1, 2, 3 and 7 unequal shards."""
+        """One history on 1, 2, 3 and 7 unequal shards, by the plain rules and by their kernels."""
         population = self.population(self.small)
-        whole = self._watch(population, bounds=None)
-        for size in (2, 3, 7):
-            parts = self._watch(population, bounds=_bounds(population.num_agents, size))
-            self._same(whole, parts, ("on 1 shard", f"on {size} shards"))
+        for form, words in self._forms().items():
+            whole = self._watch(population, messages=form)
+            for size in (2, 3, 7):
+                parts = self._watch(population, messages=form, bounds=_bounds(population.num_agents, size))
+                self._same(whole, parts, (f"on 1 shard{words}", f"on {size} shards{words}"))
 
     def test_every_row_gives_the_same_bits_wherever_it_stands(self) -> None:
         """The rules evaluated on short runs of rows, at odd offsets, compute what they compute on all rows."""
@@ -99,19 +100,17 @@ class ModelConformance:
     def test_a_kernel_gives_the_same_bits(self) -> None:
         """Rules that have a kernel of their own (`Rule.fused`) change the same agents as their plain form."""
         population = self.population(self.small)
-        plain, kernel = (
-            [n for n in self._watch(population, messages=form) if not n.field.startswith("probability")]
-            for form in ("push", "auto")
-        )
-        self._same(plain, kernel, ("as plain torch", "by its kernel"))
+        plain = [n for n in self._watch(population, messages="push") if not n.field.startswith("probability")]
+        self._same(plain, self._watch(population, messages="auto"), ("as plain torch", "by its kernel"))
 
     def test_threads_give_the_same_bits(self) -> None:
-        """One history on 1, 2, 3 and 7 threads, on a population that is large enough to be split."""
+        """One history on 1, 2, 3 and 7 threads, by the plain rules and by their kernels, of many agents."""
         population = self.population(self.large)
-        runs = []
-        for threads in _THREADS:
-            runs.append(self._watch(population, steps=3, threads=threads))
-            self._same(runs[0], runs[-1], ("on 1 thread", f"on {threads} threads"))
+        for form, words in self._forms().items():
+            runs = []
+            for threads in _THREADS:
+                runs.append(self._watch(population, steps=3, threads=threads, messages=form))
+                self._same(runs[0], runs[-1], (f"on 1 thread{words}", f"on {threads} threads{words}"))
 
     def test_a_differentiable_run_has_the_same_bits(self) -> None:
         """Estimators differ in the backward pass only."""
@@ -183,18 +182,25 @@ class ModelConformance:
         *,
         steps: int | None = None,
         bounds: Sequence[int] | None = None,
-        messages: Literal["auto", "push", "pull"] | None = None,
+        messages: Form | None = None,
         gradient: str | None = None,
         threads: int = 1,
     ) -> list[Note]:
         steps = self.steps if steps is None else steps
-        if messages is None:  # a kernel of a rule cannot be looked over its shoulder
+        if messages is None:  # the plain rules, whose probabilities are noted
             messages = "pull" if gradient is not None else "push"
         with num_threads(threads):
             return watch(
                 self.model(), population, steps=steps, seed=self.seed, bounds=bounds, messages=messages,
                 gradient=gradient,
             )  # fmt: skip
+
+    def _forms(self) -> dict[Form, str]:
+        """The forms of a run whose rules compute in different ways, and how errors call them."""
+        model = self.model()
+        if any(rule.has_kernel for rule in (*model.initial, *model.rules())):
+            return {"push": "", "auto": " by the kernels of the rules"}
+        return {"push": ""}
 
     def _same(self, one: Sequence[Note], other: Sequence[Note], labels: tuple[str, str]) -> None:
         self._refuse(first_difference(one, other, bits_differ, labels))

@@ -63,12 +63,15 @@ class Note:
 
 
 class Watched(Simulation):
-    """A simulation that notes what each rule computed; see `Simulation` for the arguments."""
+    """A simulation that notes what each rule computed; see `Simulation` for the arguments.
+
+    A forward run with `messages="auto"` notes no probabilities: a kernel of a rule cannot be looked over its shoulder,
+    and computes none for those to whom nothing happens.
+    """
 
     def __init__(self, model: Model, shard: Shard, **options: Any) -> None:  # noqa: ANN401
         self.notes: list[Note] = []
         self.integer_messages = all(_whole(layer) for layer in shard.layers.values()) and options.get("dt", 1) == 1
-        # A kernel of a rule cannot be looked over its shoulder.
         options.setdefault("messages", "push" if options.get("gradient") is None else "pull")
         super().__init__(model, shard, tap=self._note_field, **options)
 
@@ -87,7 +90,9 @@ class Watched(Simulation):
 
     def _apply(self, rule: Rule, neighbours: Neighbours) -> dict[str, Change]:
         before = {name: _snapshot(column) for name, column in self.agents.columns.items()}
-        inner, self.estimator = self.estimator, _Recording(self, rule.name, self.estimator)
+        inner = self.estimator
+        if self.differentiable or self.messages != "auto":
+            self.estimator = _Recording(self, rule.name, inner)
         try:
             changes = super()._apply(rule, neighbours)
         finally:
@@ -183,7 +188,7 @@ def watch(
         steps: Number of steps.
         seed: Seed.
         bounds: (num_shards + 1,) first row of each shard, or None for one.
-        messages: Form of the kernels.
+        messages: Form of the kernels; a forward run by `auto` notes no probabilities.
         gradient: Estimator of a differentiable run.
         dt: Days per step.
     """

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from gnabm import Contacts, simulate
-from gnabm.errors import ConfigError
-from gnabm.models.epidemic import seir, sir
+from gnabm import Contacts, Field, Population, Stages, simulate
+from gnabm.errors import ConfigError, DataError
+from gnabm.model import Model, State
+from gnabm.models import importation, infection
+from gnabm.models.epidemic import INFECTED_ON, seir, sir
 from gnabm.models.infection import DailyProfile, whole_days
 
 NOBODY = Contacts.from_edges([], [], num_agents=40)
@@ -94,3 +96,48 @@ def test_infectious_days_depend_little_on_the_length_of_a_step():
 def test_courses_need_stages_that_end():
     with pytest.raises(ConfigError, match="recovery_rate must be positive for a finite reproduction number"):
         sir(0.3, 0.0).transmission.courses(1.0)
+
+
+def recorded(model, population, form):
+    return simulate(model, population, steps=4, seed=1, messages=form, record=["stage"]).fields["stage"]
+
+
+def test_a_model_in_double_precision_runs_by_its_plain_rules(monkeypatch):
+    ring = Contacts.from_edges(np.arange(500), (np.arange(500) + 1) % 500, num_agents=500, undirected=True)
+    risk = {"risk": State(0.5, torch.float64), "infected_on": INFECTED_ON}
+    people = Stages("susceptible", "infected")
+    models = [
+        sir(0.4, 0.1, 0.1).double(), seir(0.4, 0.5, 0.1, 0.1).double(),
+        Model(
+            [importation.bring([{"per_day": 50.0}], *people, "risk")], state={"stage": people, **risk}, name="arrivals"
+        ),
+    ]  # fmt: skip
+    for module, kernel in ((infection, "candidates"), (importation, "chosen_rows")):
+        monkeypatch.setattr(module, kernel, None)
+    for model in models:
+        found = recorded(model, ring, "auto")
+        assert (found[0] != found[-1]).any() and np.array_equal(found, recorded(model, ring, "pull"))
+
+
+def regions(num_regions, wrong=None):
+    """Agents of many regions, one of whom may be of none."""
+    code = np.arange(2 * num_regions, dtype=np.int32) % num_regions
+    code[1] = code[1] if wrong is None else wrong
+    fields = {"region": Field("region", categories=tuple(f"r{i}" for i in range(num_regions)))}
+    nobody = Contacts.from_edges([], [], num_agents=code.size)
+    return Population(code.size, {"region": code}, nobody, fields)
+
+
+@pytest.mark.parametrize("form", ["auto", "push"])
+@pytest.mark.parametrize(("num_regions", "wrong"), [(3, None), (700, None), (3, 3), (700, 30_000_000), (3, -1)])
+def test_arrivals_are_refused_in_a_region_of_no_name_and_only_there(form, num_regions, wrong):
+    people, last = Stages("susceptible", "infected"), f"r{num_regions - 1}"
+    bring = importation.bring([{"per_day": 2.0, "region": last}], *people)
+    model = Model([bring], state={"stage": people, "infected_on": INFECTED_ON}, observe=())
+    population = regions(num_regions, wrong)
+    if wrong is None:
+        arrived = simulate(model, population, steps=1, seed=1, messages=form).agents.stage.codes.nonzero().flatten()
+        assert (arrived % num_regions == num_regions - 1).all() and len(arrived) == 2
+    else:
+        with pytest.raises(DataError, match=rf"'region' must hold codes from 0 to {num_regions - 1}, got {wrong} "):
+            simulate(model, population, steps=1, seed=1, messages=form)

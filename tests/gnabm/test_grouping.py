@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gnabm import Contacts, Field, Population, grouping
+from gnabm.errors import DataError
 from gnabm.grouping import Grouping
 from gnabm.shard import cut
 from gnabm.testing.watch import num_threads
@@ -70,6 +71,21 @@ def test_those_who_moved_are_counted_on_any_threads_at_any_place_in_memory(num_a
         moves, counts = found.moves(before, after, STAGES), found.count(after, STAGES)
     assert np.array_equal(moves, moves_of(before.numpy(), after.numpy(), index, found.size))
     assert torch.equal(counts, found.count(before, STAGES) + moves.sum(0) - moves.sum(1))
+
+
+@given(st.integers(1, 40), st.integers(0, 39), st.sampled_from([STAGES, 200, 255]), st.integers(1, 3))
+def test_a_code_of_no_stage_is_refused(num_agents, at, wrong, threads):
+    found, _ = grouped(num_agents, ("region", "age_group"))
+    codes = torch.zeros(num_agents, dtype=torch.uint8)
+    other = codes.clone()
+    other[at % num_agents] = wrong
+    with num_threads(threads):
+        for count in (
+            lambda: found.count(other, STAGES), lambda: found.moves(other, codes, STAGES),
+            lambda: found.moves(codes, other, STAGES),
+        ):  # fmt: skip
+            with pytest.raises(DataError, match="code from 0 to 4, got 1 agents with another"):
+                count()
 
 
 def test_large_tables_are_filled_by_fewer_threads(monkeypatch):

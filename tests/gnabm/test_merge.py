@@ -104,6 +104,18 @@ def test_an_undeclared_field_is_refused():
         ("stage", lambda a: a.stage.take(torch.arange(2)), ShapeError, r"with shape \(2,\), expected \(6,\)"),
         (
             "stage",
+            lambda a: Stage(a.stage.family, a.stage.codes.unsqueeze(1)),
+            ShapeError,
+            r"with shape \(6, 1\), expected \(6,\)",
+        ),
+        (
+            "stage",
+            lambda a: Stage(a.stage.family, a.stage.codes.long()),
+            KindError,
+            r"codes of torch.int64, expected torch.uint8.*move",
+        ),
+        (
+            "stage",
             lambda a: Stage(Stages("u", "v"), a.stage.codes),
             KindError,
             r"of Stages\('u', 'v'\), expected Stages",
@@ -113,6 +125,75 @@ def test_an_undeclared_field_is_refused():
 def test_values_of_another_kind_or_length_are_refused(field, value, error, message):
     with pytest.raises(error, match=message):
         run(Sets("r", field, "sole", value))
+
+
+@pytest.mark.parametrize("modulus", [None, 4])
+@pytest.mark.parametrize("messages", ["auto", "push", "pull"])
+@pytest.mark.parametrize("code", [3, 255])
+def test_a_code_outside_the_family_is_refused_naming_rule_and_field(messages, code, modulus):
+    def bad(agents):
+        codes = agents.stage.codes.clone()
+        codes[-1] = code
+        return Stage(agents.stage.family, codes)
+
+    with pytest.raises(DataError, match=rf"rule 'bad' returned 'stage' with code {code}.*codes 0 to 2.*move"):
+        simulate(
+            Model([Sets("bad", "stage", "sole", bad, modulus)], state={"stage": A.family}), EMPTY, steps=1, seed=0,
+            messages=messages,
+        )  # fmt: skip
+
+
+FORMS = pytest.mark.parametrize(
+    "form", [{}, {"messages": "push"}, {"messages": "pull"}, {"gradient": "straight-through"}], ids=str
+)
+GROW = Sets("grow", "x", "sole", lambda a: a.x + 1, modulus=1)
+
+
+@FORMS
+@pytest.mark.parametrize("order", ["one phase", "one phase, other way", "before", "after"])
+@pytest.mark.parametrize(
+    "same",
+    [lambda a: a.x, lambda a: a.everyone.x.view(-1, 1)[:, 0], lambda a: torch.from_numpy(a.x.detach().numpy())],
+    ids=["column", "view", "numpy"],
+)
+@pytest.mark.parametrize("modulus", [None, 1])
+def test_a_field_that_was_set_to_another_stays_when_the_other_changes(form, order, same, modulus):
+    remember = Sets("remember", "y", "sole", same, modulus)
+    phases = {"one phase": [GROW, remember], "one phase, other way": [remember, GROW],
+              "before": [[remember], [GROW]], "after": [[GROW], [remember]]}[order]  # fmt: skip
+    model = Model(phases, state={"x": State(0.0), "y": State(-1.0)}, observe=())
+    ran = simulate(model, EMPTY, steps=4, seed=1, record=["x", "y"], **form)
+    late = order != "after"
+    assert ran.fields["x"][:, 0].tolist() == [1, 2, 3, 4]
+    assert ran.fields["y"][:, 0].tolist() == ([0, 1, 2, 3] if late else [1, 2, 3, 4])
+    assert ran.agents.y.tolist() == [3.0 if late else 4.0] * 6
+
+
+@FORMS
+def test_a_stage_that_was_set_to_another_stays_when_the_other_changes(form):
+    def ahead(agents):
+        return agents.stage.move(B, C, agents.key >= 0).move(A, B, agents.key >= 0)
+
+    remember = Sets("remember", "was", "sole", lambda a: a.stage)
+    state = {"stage": A.family, "was": A.family}
+    model = Model([[remember], [Sets("ahead", "stage", "sole", ahead, modulus=1)]], state=state, observe=())
+    ran = simulate(model, EMPTY, steps=3, seed=1, record=["stage", "was"], **form)
+    assert ran.fields["stage"][:, 0].tolist() == [1, 2, 2]
+    assert ran.fields["was"][:, 0].tolist() == [0, 1, 2]
+
+
+@FORMS
+def test_two_fields_that_were_set_to_one_tensor_go_their_own_ways(form):
+    class Both(Sets):
+        def forward(self, agents, contacts, step):
+            both = agents.x + agents.y
+            return {"x": both, "y": both}
+
+    both = Both("both", "x", "sole", None)
+    both.writes = {"x": "sole", "y": "sole"}
+    model = Model([[both], [GROW]], state={"x": State(1.0), "y": State(1.0)}, observe=())
+    ran = simulate(model, EMPTY, steps=2, seed=1, **form).agents
+    assert (ran.x[0].item(), ran.y[0].item()) == (6, 5)
 
 
 def test_a_stage_without_the_flags_of_a_differentiable_run_is_refused():

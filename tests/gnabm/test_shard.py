@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gnabm import Population
+from gnabm.contacts import Contacts, Places
 from gnabm.errors import DataError
-from gnabm.halo import Needed
+from gnabm.halo import pack
 from gnabm.local import on_shards
 from gnabm.messages import pull_edges, push_edges
+from gnabm.rowset import RowSet
 from gnabm.shard import cut
 from gnabm.testing import awkward_population
 
@@ -91,12 +93,43 @@ def test_only_what_sends_crosses_a_border(dtype, every):
     assert (sum(on_shards(5, work)) > 0) == (every < 401)
 
 
+def test_where_no_shard_needs_a_row_of_another_nothing_is_exchanged():
+    home = np.arange(400) // 10
+    population = Population(400, {}, Contacts({"home": Places.of(home)}, 400))
+
+    def work(group):
+        shard = cut(population, group, (0, 100, 130, 400))
+        before, rows = replace(group.traffic), torch.arange(0, shard.num_owned, 3)
+        x = torch.zeros(shard.num_owned).index_fill(0, rows, 2.0)
+        sources, values = shard.halo.start(group, rows, x[rows]).wait()
+        assert torch.equal(sources, rows) and torch.equal(values, x[rows])
+        assert shard.halo.dense(group, x) is x
+        assert group.traffic == before
+        return shard.halo.crosses
+
+    assert on_shards(3, work) == [False] * 3
+
+
+def test_a_rank_without_a_border_takes_part_in_the_exchange_of_the_others():
+    home = np.arange(400) // 10
+    home[0], home[399] = 50, 50
+    population = Population(400, {}, Contacts({"home": Places.of(home)}, 400))
+
+    def work(group):
+        shard = cut(population, group, (0, 100, 130, 400))
+        sources, _ = shard.halo.start(group, torch.arange(shard.num_owned), torch.ones(shard.num_owned)).wait()
+        assert torch.equal(sources, torch.arange(shard.num_sources))
+        return shard.halo.crosses, shard.num_sources - shard.num_owned
+
+    assert on_shards(3, work) == [(True, 1), (True, 0), (True, 1)]
+
+
 @given(st.sets(st.integers(0, 400)), st.sets(st.integers(0, 400)), st.integers(0, 10**6), st.integers(1, 2))
 def test_a_message_names_the_places_of_its_rows_in_the_list_of_the_receiver(listed, sending, shift, width):
     wanted = np.array(sorted(listed), dtype=np.int32) + shift
     rows = np.array(sorted(sending), dtype=np.int64) + shift
     words = np.arange(width * rows.size, dtype=np.int32).reshape(rows.size, width)
-    message = Needed.of(wanted).pack(rows, words)
+    message = pack(RowSet.of(torch.from_numpy(wanted)), rows, words)
     both, place, at = np.intersect1d(wanted, rows, return_indices=True)
     assert message.shape == (both.size, 1 + width)
     assert np.array_equal(message[:, 0], place) and np.array_equal(message[:, 1:], words[at])

@@ -7,6 +7,7 @@ import torch
 
 from gnabm import Rule, Stages, State
 from gnabm.errors import KindError, RunError
+from gnabm.exchange import Solo, total
 from gnabm.models.epidemic import seir, sir
 from gnabm.testing import ConformanceError, ModelConformance, RuleConformance, awkward_population
 
@@ -175,6 +176,64 @@ def test_messages_that_differ_between_forms_are_caught():
         return agents.x + (0.5 if contacts.form == "pull" and not torch.is_grad_enabled() else 0.0)
 
     assert broken(conformance(new)) == ["test_push_and_pull_give_the_same_bits"]
+
+
+class Add(Own):
+    """Adds 1 to those whose key divides by 3, plainly and by a kernel: what the kernel's rows are is `rows`."""
+
+    def __init__(self, rows):
+        super().__init__(lambda agents, contacts, step: agents.x + (agents.key % 3 == 0))
+        self.rows = rows
+
+    def fused(self, agents, contacts, step):
+        rows = self.rows(agents, (agents.key % 3 == 0).nonzero().squeeze(1))
+        return rows, {"x": agents.x[rows] + 1}
+
+
+def adding(rows):
+    class Conformance(RuleConformance):
+        state, large, gradient = {"x": FACTORS}, 2_000, None
+
+        def rule(self):
+            return Add(rows)
+
+    return Conformance()
+
+
+def test_a_right_kernel_passes():
+    assert broken(adding(lambda agents, rows: rows)) == []
+
+
+def test_a_kernel_that_differs_from_the_plain_rule_is_caught():
+    with pytest.raises(ConformanceError, match=r"field 'x' of agent.*as plain torch.*by its kernel"):
+        adding(lambda agents, rows: rows[1:]).test_a_kernel_gives_the_same_bits()
+
+
+def test_a_kernel_that_loses_a_row_on_several_threads_is_caught():
+    tests = adding(lambda agents, rows: rows if torch.get_num_threads() == 1 else rows[:-1])
+    assert broken(tests) == ["test_threads_give_the_same_bits"]
+    with pytest.raises(ConformanceError, match="on 2 threads by the kernels of the rules"):
+        tests.test_threads_give_the_same_bits()
+
+
+def test_a_kernel_that_sums_over_its_own_shard_is_caught():
+    class Share(Own):
+        def __init__(self):
+            super().__init__(lambda agents, contacts, step: agents.x / step.total(agents.x).to(torch.float32))
+
+        def fused(self, agents, contacts, step):
+            own = total(Solo(), agents.x).to(torch.float32)
+            return torch.arange(len(agents)), {"x": agents.x / own}
+
+    class Conformance(RuleConformance):
+        state, large, gradient = {"x": FACTORS}, 2_000, None
+
+        def rule(self):
+            return Share()
+
+    assert broken(Conformance()) == ["test_shards_give_the_same_bits"]
+    with pytest.raises(ConformanceError, match="on 2 shards by the kernels of the rules"):
+        Conformance().test_shards_give_the_same_bits()
 
 
 A, B = Stages("a", "b")

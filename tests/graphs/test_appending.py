@@ -1,4 +1,6 @@
-"""Arrays that grow: the same chunks and entries as when they are written at once."""
+"""Arrays that grow: the same chunks and entries as when they are written at once; scratch that loses nothing."""
+
+import errno
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gnabm.errors import StoreError
 from graphs import appending
 from graphs.appending import Appender
 from graphs.scratch import Scratch
@@ -42,3 +45,37 @@ def test_scratch_gives_back_what_was_put_behind_one_name_and_then_is_gone(tmp_pa
     assert scratch.read("a", np.int32, 4, 0).tolist() == scratch.read("b", np.int32).tolist() == []
     scratch.clear()
     assert list(tmp_path.iterdir()) == []
+
+
+WORKER = np.dtype([("row", "<i4"), ("age", "u1"), ("free", "?")])
+
+
+@given(st.lists(st.integers(0, 2**31 - 1), max_size=9), st.integers(1, 3))
+def test_scratch_keeps_records_and_entries_with_gaps_between_as_they_are(tmp_path_factory, rows, step):
+    scratch = Scratch(tmp_path_factory.mktemp("s") / "s")
+    entries = np.zeros(len(rows), WORKER)
+    entries["row"] = rows
+    scratch.append("a", entries[::step])
+    np.testing.assert_array_equal(scratch.read("a", WORKER), entries[::step])
+
+
+@pytest.mark.parametrize("number", [1, 3, 1_000_000])
+def test_a_full_device_refuses_few_entries_and_many_and_says_why(tmp_path, number):
+    scratch = Scratch(tmp_path / "s")
+    (tmp_path / "s" / "a").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        scratch.append("a", np.zeros(number, np.int32))
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_scratch_that_lost_entries_is_refused(tmp_path):
+    scratch = Scratch(tmp_path / "s")
+    scratch.append("a", np.arange(5, dtype=np.int32))
+    with pytest.raises(StoreError, match="expected 3 entries from entry 3 on, got 2"):
+        scratch.read("a", np.int32, 3, 3)
+    (tmp_path / "s" / "a").write_bytes(bytes(17))
+    with pytest.raises(StoreError, match="expected 5 entries from entry 0 on, got 4"):
+        scratch.read("a", np.int32)
+    (tmp_path / "s" / "a").unlink()
+    with pytest.raises(StoreError, match="expected 2 entries from entry 1 on, got 0"):
+        scratch.read("a", np.int32, 1, 2)

@@ -1,6 +1,7 @@
 """A country's graph: conserved people, one content whatever runs it, refused inputs."""
 
 import errno
+import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphs
+from gnabm.cli import populations
+from gnabm.cli.populations import build_population
 from gnabm.contacts import Places
-from gnabm.errors import ConfigError, OutputExistsError, StoreError
-from graphs import building
+from gnabm.errors import CapacityError, ConfigError, OutputExistsError, RunError, StoreError
+from graphs import building, districts
 from graphs.country import make_plan, people_task, schools_task, sites_task, workers_task
 
 SMALL = {"country": "New Zealand", "num_agents": 20_000, "seed": 3}
@@ -215,7 +218,58 @@ def test_what_a_killed_build_left_is_never_taken_for_a_store(tmp_path):
     assert graphs.ensure({"country": "New Zealand", "num_agents": 1000}, tmp_path) != left
 
 
+def test_a_build_over_a_file_limit_says_where_and_what_moves_it(store, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    small = ["population.num_agents=20000"]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))  # `store` has been built, so kernels are compiled
+    try:
+        with pytest.raises(RunError, match=r"no space left on the device of .*nz\.zarr.* another device with --out"):
+            build_population("sir_small", small, tmp_path / "nz.zarr", overwrite=False, strict=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_build_names_what_killed_builds_of_its_store_left(tmp_path, capsys):
+    left = [tmp_path / name for name in (".nz.zarr.0123.partial", "..nz.zarr.new.4567.partial")]
+    for folder in (*left, tmp_path / ".other.zarr.89ab.partial"):
+        folder.mkdir()
+    small = ["population.num_agents=1000"]
+    build_population("sir_small", small, tmp_path / "nz.zarr", overwrite=False, strict=False)
+    said = capsys.readouterr().out
+    assert all(f"unfinished: {folder};" in said for folder in left)
+    assert "other.zarr" not in said
+
+
+def test_stores_of_cut_regions_have_names_of_their_own(monkeypatch):
+    whole = building.content_hash(SMALL)
+    monkeypatch.setattr(districts, "MOST_PEOPLE", 20_000)
+    assert building.content_hash(SMALL) == whole
+    monkeypatch.setattr(districts, "MOST_PEOPLE", 3000)
+    cut = building.content_hash(SMALL)
+    monkeypatch.setattr(districts, "MOST_PEOPLE", 2999)
+    assert len({whole, cut, building.content_hash(SMALL)}) == 3
+
+
 def test_the_memory_of_a_build_is_bounded_by_the_districts_in_flight():
     assert building.peak_memory(20_000) < 2**30
     assert building.peak_memory(330_000_000, 2) < 3 * 2**30
     assert building.peak_memory(67_000_000, 2) < building.peak_memory(67_000_000, 4)
+
+
+@pytest.mark.parametrize("scheduler", ["processes", "distributed"])
+def test_workers_that_are_processes_need_memory_of_their_own(scheduler):
+    each = [building.peak_memory(20_000, workers, scheduler) for workers in (1, 2, 3)]
+    assert each[0] - building.peak_memory(20_000, 1) > 400 << 20
+    assert np.diff(each).tolist() == [500 << 20] * 2
+
+
+@pytest.mark.parametrize(
+    ("free", "cure"),
+    [(2.5, r"lower population\.num_workers \(one needs about"), (0.5, r"lower population\.num_agents$")],
+)
+def test_too_little_memory_names_the_key_that_helps(tmp_path, monkeypatch, free, cure):
+    monkeypatch.setattr(populations, "available_memory", lambda: int(free * 2**30))
+    large = ["population.num_agents=67000000", "population.num_workers=8"]
+    with pytest.raises(CapacityError, match=cure):
+        build_population("sir_small", large, tmp_path / "g", overwrite=False, strict=False)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from graphs.ages import district_ages
 from graphs.country import make_plan
+from graphs.districts import shared_out
 from graphs.meetings import column, meetings
 from graphs.mixing import activity_group, reciprocal
 from graphs.rounding import largest_remainder
@@ -69,11 +70,47 @@ def test_in_full_every_region_has_the_schools_of_the_table():
     np.testing.assert_array_equal(count_schools(NZ.schools, zones, 1.0), NZ.schools)
 
 
+@settings(max_examples=60)
+@given(st.lists(st.integers(1, 7), min_size=16, max_size=16).map(np.array), st.floats(2e-4, 8.0))
+def test_zones_of_districts_have_schools_enough_and_cross_regions_only_where_those_must(number, scale):
+    region = np.repeat(np.arange(16), number)
+    schools = shared_out(NZ.schools, number)
+    zones = school_zones(NZ.schools, number, scale)
+    assert [district for zone in zones for district in zone] == list(range(len(region)))
+    together = school_zones(NZ.schools, ONE_EACH, scale)  # regions that share their schools
+    run = np.repeat(np.arange(len(together)), [len(regions) for regions in together])
+    for zone in zones:
+        assert len(set(run[region[list(zone)]])) == 1
+        assert len(zones) == 1 or (schools[list(zone)].sum(axis=0) * scale >= 5 - 1e-6).all()
+    count = count_schools(schools, zones, scale)
+    np.testing.assert_array_equal(count.sum(axis=0), np.rint(schools.sum(axis=0) * scale))
+    exact = np.stack([schools[list(zone)].sum(axis=0) * scale for zone in zones])
+    assert np.abs(count - exact).max() < 1
+
+
+@pytest.mark.parametrize("sector", [0, 1])
+@pytest.mark.parametrize(("zone", "count"), [((1,), 30), ((1, 2), 47), ((4, 5, 6), 12)])
+def test_a_region_weighs_in_the_rolls_of_a_zone_by_the_share_of_it_that_is_there(zone, count, sector):
+    total = round(count * 1.2 * NZ.median_roll[list(zone), sector].mean())
+
+    def made(districts, share):
+        return zone_rolls(NZ, districts, sector, total, count, share)
+
+    whole = made(zone, [1.0] * len(zone))
+    assert len(whole) == count and whole.sum() == total
+    halves = made(tuple(np.repeat(zone, 2)), [0.5] * 2 * len(zone))
+    assert np.abs(np.sort(halves) - np.sort(whole)).max() <= np.ptp(whole) / 20
+    if len(zone) > 1:
+        first = made((zone[0],), [1.0])
+        mostly = made(zone, [1.0] + [1e-6] * (len(zone) - 1))
+        assert np.abs(np.median(mostly) - np.median(first)) < np.abs(np.median(whole) - np.median(first))
+
+
 @pytest.mark.parametrize("region", range(16))
 @pytest.mark.parametrize("sector", [0, 1])
 def test_rolls_of_a_region_in_full_have_the_median_and_sum_of_the_table(region, sector):
     total, count = int(NZ.students[region, sector]), int(NZ.schools[region, sector])
-    made = zone_rolls(NZ, (region,), sector, total, count)
+    made = zone_rolls(NZ, (region,), sector, total, count, (1.0,))
     expected = rolls(total, count, NZ.median_roll[region, sector], NZ.max_roll[region, sector])
     np.testing.assert_allclose(np.sort(made), np.sort(expected), atol=1.0)  # a pupil moves with the rounding
     assert made.sum() == total
@@ -105,7 +142,14 @@ def test_median_rolls_do_not_hang_on_the_number_of_agents(num_agents):
     count = count_schools(NZ.schools, zones, scale)
     for sector in range(2):
         made = [
-            zone_rolls(NZ, zone, sector, round(NZ.students[list(zone), sector].sum() * scale), int(schools[sector]))
+            zone_rolls(
+                NZ,
+                zone,
+                sector,
+                round(NZ.students[list(zone), sector].sum() * scale),
+                int(schools[sector]),
+                [1.0] * len(zone),
+            )
             for zone, schools in zip(zones, count, strict=True)
         ]
         assert np.median(np.concatenate(made)) == pytest.approx(MEDIANS[sector], rel=0.1)
