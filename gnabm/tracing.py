@@ -143,7 +143,8 @@ class Tracer:
         chosen = _choose(parts, uniform(salt(contacts.seed, contacts.step, f"{rule.name}/layer"), keys))
         state = salt(contacts.seed, contacts.step, f"{rule.name}/infector")
         first, order = group_rows(chosen, len(self.shard.layers))
-        for number, (name, at) in enumerate(zip(self.shard.layers, order.split(first.diff().tolist()), strict=True)):
+        chosen_rows = order.split(first.diff().tolist())  # type: ignore[no-untyped-call]
+        for number, (name, at) in enumerate(zip(self.shard.layers, chosen_rows, strict=True)):
             if at.numel():
                 infector[at] = infectors.winners(name, at, state, keys.index_select(0, at))
                 code[at] = number
