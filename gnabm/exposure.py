@@ -1,4 +1,4 @@
-"""What the agents receive through all layers, read row by row when it is needed: the sum of the layers is not stored."""
+"""What the agents receive through all layers, read row by row when it is needed: their sum is not stored."""
 
 from __future__ import annotations
 
