@@ -10,18 +10,21 @@ import torch
 from torch import Tensor
 
 from cluster.bounds import split
+from gnabm.adjoint import Options, Tape
 from gnabm.agents import Agents, Column, Stage
+from gnabm.binding import Bound
 from gnabm.contacts import Contacts
 from gnabm.errors import ConfigError
-from gnabm.linelist import Batch, Legend, as_frame, in_order
+from gnabm.linelist import as_frame, in_order
 from gnabm.local import LocalGroup, LocalThreads
 from gnabm.model import Model
 from gnabm.neighbours import Form
 from gnabm.periods import Period
 from gnabm.population import Population
+from gnabm.sampling import Estimator
 from gnabm.shard import cut
-from gnabm.simulate import Simulation, as_numpy, check_record, check_steps
-from gnabm.trajectory import Schema, Trajectory, initial_counts
+from gnabm.simulate import Seen, check_record, check_steps, shaped
+from gnabm.trajectory import Schema, Trajectory
 
 Loss = Callable[[Mapping[str, Tensor]], Tensor]
 """From the observables of a run, each (time, ...), to a scalar."""
@@ -53,7 +56,10 @@ def run_local(
     start: date | None = None,
     record: Sequence[str] = (),
     messages: Form = "auto",
-    gradient: str | None = None,
+    gradient: str | Estimator | None = None,
+    parameters: Mapping[str, Tensor] | None = None,
+    checkpoint: int | None = None,
+    gradient_horizon: int | None = None,
     loss: Loss | None = None,
     bounds: Sequence[int] | None = None,
     changes: Sequence[Period] = (),
@@ -61,9 +67,9 @@ def run_local(
 ) -> Trajectory:
     """Run a model on k shards in this process: `gnabm.simulate` with the same bits, cut in k.
 
-    A loss that is to be differentiated is given here, because the backward pass crosses the shards too: every shard
-    computes it from the totals that all of them have, it is counted once, and `.grad` of the model's parameters grows
-    by its gradient as after `loss.backward()` on one shard.
+    A loss that is to be differentiated is given here, because the backward pass crosses the shards too: `.grad` of the
+    model's parameters, or of the tensors that stand for them, grows by its gradient as after `loss.backward()` on one
+    shard. What the parameters get on each shard is added up once, in float64.
 
     Args:
         model: The model; its parameters are shared by all shards.
@@ -76,6 +82,9 @@ def run_local(
         record: State fields to keep for each agent and step.
         messages: Form of the kernels.
         gradient: Estimator of a differentiable run, or None.
+        parameters: Tensors that stand for parameters of the model, by name.
+        checkpoint: As `gnabm.simulate`.
+        gradient_horizon: As `gnabm.simulate`.
         loss: Scalar to differentiate in the model's parameters; needs `gradient`. Its value is in the attributes of the
             trajectory.
         bounds: (shards + 1,) first row of each shard, or None to balance them.
@@ -92,42 +101,52 @@ def run_local(
     check_steps(steps)
     check_record(model, record)
     if loss is not None and gradient is None:
-        raise ConfigError("a loss needs a differentiable run; pass gradient='straight-through'")
+        raise ConfigError("a loss needs a differentiable run; pass gradient='local-score'")
     whole = Population.of(population)
     edges = tuple(bounds) if bounds is not None else split(whole, shards)
+    bound = Bound.of(model, changes, parameters or {})
+    options = Options.of(
+        gradient, steps=steps, seed=seed, dt=dt, start=start, messages=messages, changes=changes, checkpoint=checkpoint,
+        horizon=gradient_horizon, infections=infections,
+    )  # fmt: skip
 
-    def shard_run(group: LocalGroup) -> tuple[Trajectory, tuple[Legend, Batch] | None]:
-        shard = cut(whole, group, edges)
-        run = Simulation(
-            model, shard, seed=seed, dt=dt, start=start, messages=messages, gradient=gradient, changes=changes,
-            infections=infections,
-        )  # fmt: skip
-        observed: dict[str, list[Tensor]] = {o.name: [] for o in model.observe}
-        fields: dict[str, list[np.ndarray]] = {name: [] for name in record}
-        attributes: dict[str, object] = initial_counts(run.observed)
-        for _ in range(steps):
-            for name, value in run.advance().items():
-                observed[name].append(value)
-            for name in record:
-                fields[name].append(as_numpy(run.agents.columns[name]).copy())
-        schema = Schema.of(model, shard, observed=run.observed, dt=dt, start=start, record=record)
-        stacked = {n: torch.stack(v) if v else torch.zeros(schema.shape(n)) for n, v in observed.items()}
-        attributes |= {} if loss is None else {"loss": _backward(loss(stacked), group.rank)}
-        kept = {n: np.stack(v) if v else np.empty((0, shard.num_owned), np.uint8) for n, v in fields.items()}
-        # The graph of one shard cannot be followed outside its thread: the gradient was taken above.
-        part = Trajectory(schema, {n: v.detach() for n, v in stacked.items()}, kept, run.agents, attributes, steps)
-        return part, None if run.tracer is None else (run.tracer.legend, run.tracer.take(steps))
+    def forward(group: LocalGroup) -> tuple[Tape, Seen, dict[str, Tensor]]:
+        tape, seen = Tape(model, cut(whole, group, edges), bound.leaves, options), Seen(record)
+        return tape, seen, tape.forward(seen.look)
 
-    with LocalThreads(shards) as threads:
-        runs = threads.each(shard_run)
-    parts, told = [part for part, _ in runs], [noted for _, noted in runs if noted is not None]
-    joined = {name: np.concatenate([p.fields[name] for p in parts], axis=1) for name in record}
-    agents = join_agents([p.agents for p in parts])
+    attributes: dict[str, object] = {}
+    with LocalThreads(shards) as threads, bound.standing():
+        runs = threads.each(forward)
+        observed = runs[0][2]
+        if loss is not None:
+            attributes["loss"] = _backward(threads, [tape for tape, _, _ in runs], observed, loss, bound)
+    last = [tape.last for tape, _, _ in runs]
+    schema = Schema.of(model, last[0].shard, observed=last[0].observed, dt=dt, start=start, record=record)
+    shown = [seen.columns(run.shard.num_owned) for (_, seen, _), run in zip(runs, last, strict=True)]
+    joined = {name: np.concatenate([columns[name] for columns in shown], axis=1) for name in record}
+    told = [(run.tracer.legend, run.tracer.take(steps)) for run in last if run.tracer is not None]
     line_list = as_frame(in_order([batch for _, batch in told]), told[0][0]) if told else None
-    return Trajectory(parts[0].schema, parts[0].observed, joined, agents, parts[0].attributes, steps, line_list)
+    agents = join_agents([run.agents for run in last])
+    return Trajectory(
+        schema, shaped(schema, observed, steps), joined, agents, {**(runs[0][1].initial or {}), **attributes}, steps,
+        line_list,
+    )  # fmt: skip
 
 
-def _backward(loss: Tensor, rank: int) -> float:
-    # All shards walk the same graph and so meet in the same exchanges, but the loss counts on one of them.
-    loss.backward(torch.ones_like(loss) if rank == 0 else torch.zeros_like(loss))  # type: ignore[no-untyped-call]
-    return float(loss.detach())  # a number for the record
+def _backward(
+    threads: LocalThreads, tapes: Sequence[Tape], observed: Mapping[str, Tensor], loss: Loss, bound: Bound
+) -> float:
+    """Walk back on all shards, which meet in the same exchanges; the loss counts on one of them."""
+    leaves = {name: value.detach().requires_grad_() for name, value in observed.items()}  # where the shards begin
+    with torch.enable_grad():
+        value = loss(leaves)
+    value.backward()  # type: ignore[no-untyped-call]
+    asked = {n: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for n, leaf in leaves.items()}
+
+    def back(group: LocalGroup) -> list[Tensor]:
+        own = asked if group.rank == 0 else {n: torch.zeros_like(g) for n, g in asked.items()}
+        return tapes[group.rank].backward(own)
+
+    sums = [torch.stack(parts).sum(0) for parts in zip(*threads.each(back), strict=True)]
+    torch.autograd.backward(bound.inputs, [g.to(p.dtype) for g, p in zip(sums, bound.inputs, strict=True)])
+    return float(value.detach())  # a number for the record

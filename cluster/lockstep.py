@@ -18,7 +18,8 @@ from gnabm.model import Model
 from gnabm.neighbours import Form
 from gnabm.population import Population
 from gnabm.shard import cut
-from gnabm.simulate import Simulation, check_steps
+from gnabm.simulate import check_steps
+from gnabm.simulation import Simulation
 
 OBSERVABLES = "observables"
 """Stands for the rule when the first difference is in an observable."""

@@ -24,7 +24,8 @@ from gnabm.periods import Period
 from gnabm.population import Population
 from gnabm.random import use_torch_threads
 from gnabm.shard import cut
-from gnabm.simulate import Simulation, as_numpy
+from gnabm.simulate import as_numpy
+from gnabm.simulation import Simulation
 from gnabm.trajectory import TIME_CHUNK, Schema, TrajectoryStore
 from graphs.store import open_graph
 

@@ -175,6 +175,11 @@ class Stage:
         flags = None if self.flags is None else self.flags.index_select(0, rows)
         return Stage(self.family, self.codes.index_select(0, rows), flags)
 
+    def copy(self) -> Stage:
+        """The same stages in memory of their own, without gradient."""
+        flags = None if self.flags is None else self.flags.detach().clone()  # a copy is data
+        return Stage(self.family, self.codes.clone(), flags)
+
     def with_flags(self, dtype: torch.dtype) -> Stage:
         """The same stages as one-hot float flags."""
         flags = torch.nn.functional.one_hot(self.codes.long(), len(self.family)).to(dtype)

@@ -283,12 +283,40 @@ def add_in_order(target: Tensor, value: Tensor, num_targets: int, by: Tensor | N
         by: (num_messages,) int32 which value each message carries, or None where each has its own.
 
     Returns:
-        (num_targets,) or (num_targets, F); differentiable in value (`index_add` adds in the same order).
+        (num_targets,) or (num_targets, F); without gradient (`Messages` has one).
     """
-    if torch.is_grad_enabled() or value.dim() > 1:
-        each = value if by is None else value.index_select(0, by)
-        return torch.zeros(num_targets, *value.shape[1:], dtype=value.dtype).index_add(0, target, each)
+    if value.dim() > 1:
+        sums = value.new_empty(num_targets, value.shape[1])
+        for f in range(value.shape[1]):
+            sums[:, f] = add_in_order(target, value[:, f], num_targets, by)
+        return sums
     sent = value.contiguous().numpy()
     out = np.empty(num_targets, dtype=sent.dtype)
     _add_in_order(target.numpy(), _EACH if by is None else by.numpy(), sent, out, use_torch_threads())
     return torch.from_numpy(out)
+
+
+@dataclass(frozen=True, eq=False)
+class Messages:
+    """The linear map of messages that are added to their targets in the order given.
+
+    Args:
+        target: (num_messages,) int32 target of each message.
+        by: (num_messages,) int32 which value it carries.
+        num_targets: Number of targets.
+        num_values: Number of values.
+    """
+
+    target: Tensor
+    by: Tensor
+    num_targets: int
+    num_values: int
+
+    @property
+    def transposed(self) -> Messages:
+        """From targets back to what was sent: the same messages, the other way."""
+        return Messages(self.by, self.target, self.num_values, self.num_targets)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(num_values, ...) to (num_targets, ...)."""
+        return add_in_order(self.target, x, self.num_targets, self.by)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from gnabm.errors import TotalOverflowError
+from gnabm.linear import apply
 
 FIXED_POINT = 2.0**30
 """Steps per unit in the total of a float: resolution 9.3e-10, range 4.3e9."""
@@ -107,17 +108,28 @@ class Solo(ShardGroup):
         return value
 
 
-class _Exchange(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, group: ShardGroup, anchor: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
-        ctx.group = group
-        received = group.all_to_all(parts)
-        # One shard gets its own input back; autograd needs another tensor.
-        return tuple(r.clone() if group.size == 1 else r for r in received)
+@dataclass(frozen=True, eq=False)
+class Exchange:
+    """A variable-size all-to-all as a linear map of the joined parts.
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:  # noqa: ANN401
-        return (None, None, *ctx.group.all_to_all([g.contiguous() for g in grads]))
+    Args:
+        group: The shards.
+        sent: Rows that go to each rank.
+        received: Rows that come from each rank.
+    """
+
+    group: ShardGroup
+    sent: list[int]
+    received: list[int]
+
+    @property
+    def transposed(self) -> Exchange:
+        """The way back."""
+        return Exchange(self.group, self.received, self.sent)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(sum of sent, ...) by receiver to (sum of received, ...) by sender."""
+        return torch.cat(self.group.all_to_all(x.split(self.sent)))  # type: ignore[no-untyped-call]
 
 
 def exchange(group: ShardGroup, parts: Sequence[Tensor]) -> list[Tensor]:
@@ -130,12 +142,17 @@ def exchange(group: ShardGroup, parts: Sequence[Tensor]) -> list[Tensor]:
     Returns:
         From each rank a tensor; differentiable in the parts when they are floats.
     """
-    if torch.is_grad_enabled() and parts[0].is_floating_point():
+    received = group.all_to_all([p.detach() for p in parts])  # `apply` below carries the gradient
+    if not (torch.is_grad_enabled() and parts[0].is_floating_point()):
+        return received
+    x = torch.cat(list(parts))
+    if not x.requires_grad:
         # Every rank must enter the same collectives in the backward pass, so in a differentiable run every rank
         # records the exchange, whether or not its own parts carry a gradient: the anchor always does.
-        anchor = torch.zeros(0, requires_grad=True)
-        return list(_Exchange.apply(group, anchor, *parts))  # type: ignore[no-untyped-call]
-    return group.all_to_all(parts)
+        x = x + torch.zeros((), dtype=x.dtype, requires_grad=True)
+    known, sizes = torch.cat(received), [len(r) for r in received]
+    joined = apply(Exchange(group, [len(p) for p in parts], sizes), x, lambda _: known)
+    return list(joined.split(sizes))  # type: ignore[no-untyped-call]
 
 
 def exchange_columns(group: ShardGroup, parts: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
@@ -177,23 +194,58 @@ def as_bits(x: Tensor, dtype: torch.dtype) -> Tensor:
     return flat.view(dtype)
 
 
-class _Total(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, group: ShardGroup, x: Tensor, index: Tensor | None, num_bins: int) -> Tensor:  # noqa: ANN401
-        ctx.group, ctx.dtype, ctx.num_rows = group, x.dtype, x.shape[0]
-        ctx.save_for_backward(index)
-        return _shaped(from_fixed(group.all_reduce(to_fixed(x, index, num_bins)), x), index)
+@dataclass(frozen=True, eq=False)
+class Total:
+    """Sums over the rows of all shards by bin, in floats: how gradients and tangents of a total travel.
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # noqa: ANN401
-        # Float gradients of the shards are summed in the order of ranks: the same bits on each.
-        gathered = ctx.group.all_to_all([grad.contiguous()] * ctx.group.size)
-        summed = gathered[0]
-        for other in gathered[1:]:
-            summed = summed + other
-        (index,) = ctx.saved_tensors
-        per_row = summed.expand(ctx.num_rows) if index is None else summed.index_select(0, index)
-        return None, per_row.to(ctx.dtype), None, None
+    Args:
+        group: The shards.
+        index: (num_rows,) int32 or int64 bin of each row, or None for one bin.
+        num_bins: Number of bins.
+        num_rows: Number of rows of this shard.
+    """
+
+    group: ShardGroup
+    index: Tensor | None
+    num_bins: int
+    num_rows: int
+
+    @property
+    def transposed(self) -> Spread:
+        """What each bin gives to its rows."""
+        return Spread(self)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(num_rows, ...) to (num_bins, ...) float64."""
+        index = torch.zeros(self.num_rows, dtype=torch.int32) if self.index is None else self.index
+        sums = torch.zeros(self.num_bins, *x.shape[1:], dtype=torch.float64)
+        return _over_ranks(self.group, sums.index_add_(0, index, x.to(torch.float64)))
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """The transposed map of a total.
+
+    Args:
+        transposed: The total.
+    """
+
+    transposed: Total
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(num_bins, ...) to (num_rows, ...): the sum over ranks of what each bin holds there."""
+        summed = _over_ranks(self.transposed.group, x)
+        if self.transposed.index is None:
+            return summed.expand(self.transposed.num_rows, *x.shape[1:])
+        return summed.index_select(0, self.transposed.index)
+
+
+def _over_ranks(group: ShardGroup, x: Tensor) -> Tensor:
+    """Sum of a float tensor over the shards, in the order of ranks: the same bits on each."""
+    if group.size == 1:
+        return x
+    first, *others = group.all_to_all([x.contiguous()] * group.size)
+    return sum(others, start=first)
 
 
 def to_fixed(x: Tensor, index: Tensor | None = None, num_bins: int = 1) -> Tensor:
@@ -211,7 +263,7 @@ def to_fixed(x: Tensor, index: Tensor | None = None, num_bins: int = 1) -> Tenso
     table = torch.zeros(num_bins + 1, dtype=torch.int64)
     weight = 0.0
     # In pieces that stay in the cache, and are never there as a whole in 8 bytes.
-    for at, part in enumerate(torch.split(x.detach(), _PIECE)):  # a table of integers; _Total carries the gradient
+    for at, part in enumerate(torch.split(x.detach(), _PIECE)):  # a table of integers; `Total` carries the gradient
         if x.is_floating_point():
             wide = part.to(torch.float64) * FIXED_POINT
             weight += wide.abs().sum().item()
@@ -257,11 +309,12 @@ def total(group: ShardGroup, x: Tensor, index: Tensor | None = None, num_bins: i
         row is the sum over shards of the gradients of its total, so a loss that every shard computes alike must
         be counted on one of them.
     """
+
+    def exact(x: Tensor) -> Tensor:
+        return from_fixed(group.all_reduce(to_fixed(x, index, num_bins)), x)
+
     if x.is_floating_point() and torch.is_grad_enabled():
-        result: Tensor = _Total.apply(group, x, index, num_bins)  # type: ignore[no-untyped-call]
-        return result
-    return _shaped(from_fixed(group.all_reduce(to_fixed(x, index, num_bins)), x), index)
-
-
-def _shaped(sums: Tensor, index: Tensor | None) -> Tensor:
+        sums = apply(Total(group, index, num_bins, x.shape[0]), x, exact)
+    else:
+        sums = exact(x)
     return sums[0] if index is None else sums

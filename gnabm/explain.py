@@ -28,7 +28,7 @@ from gnabm.population import Population
 from gnabm.race import NOBODY
 from gnabm.rule import Rule, Step
 from gnabm.shard import MixingShard, Shard, cut
-from gnabm.simulate import Simulation
+from gnabm.simulation import Simulation
 from gnabm.tracing import Tracer
 from gnabm.witness import Heard, WatchedStep, contacts_of, heard, others, race_of
 
@@ -269,7 +269,7 @@ class _Watched(Simulation):
         if infector == NOBODY:
             return replace(account, infected_through=through)
         assert graph.asked, "an infector is one of those whom the sum of the hazard heard"
-        race = race_of(self.row, through, rule.name, graph.asked[0].sent.x, graph)
+        race = race_of(self.row, through, rule.name, graph.asked[0].sent[through].x, graph)
         return replace(account, infected_by=infector, infected_through=through, race=race)
 
     def _sum(self, call: Heard, graph: Neighbours, hazard: float | None) -> Sum:
@@ -282,7 +282,7 @@ class _Watched(Simulation):
             met = silent = None
             if found is not None:
                 rows, weight = found
-                sent = call.x.detach()[torch.from_numpy(rows)].to(torch.float64).numpy()  # an account is data
+                sent = call.x[name].detach()[torch.from_numpy(rows)].to(torch.float64).numpy()  # an account is data
                 loud = np.flatnonzero(sent * weight)
                 met, silent = rows.size, rows.size - loud.size
                 sources += [

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from gnabm.messages import nonzero_rows, read_places, weigh
-from gnabm.neighbours import Neighbours, Sent
+from gnabm.neighbours import Neighbours
 from gnabm.race import Senders
 from gnabm.rowset import RowSet
+from gnabm.sent import Sent
 from gnabm.shard import EdgeShard, MixingShard, PlaceShard, Shard
 
 

@@ -157,6 +157,8 @@ def merge(name: str, old: Column, changes: Sequence[Change], keys: Tensor) -> Co
             if change.mask is not None:
                 value = change.mask.apply(value)
             new = new + value if change.rows is None else new.index_add(0, change.rows, value)
+        elif change.rows is not None and len(changes) == 1 and value.requires_grad:
+            new = new.index_copy(0, change.rows, value)  # a value may stay the same and yet have another gradient
         elif change.rows is not None:
             at, picked = _changed(change)
             _refuse_overlap(name, old, new, at, change, changes, keys)

@@ -31,6 +31,7 @@ except ImportError as error:
     ) from error
 
 _NO_WEIGHT = torch.empty(0, dtype=torch.float32)
+_NO_ROWS = torch.empty(0, dtype=torch.int64)
 _AHEAD = np.uint64(32)  # edges between the source that is read and the one that is fetched
 
 
@@ -153,35 +154,55 @@ def _shares(indptr: NDArray[Any]) -> NDArray[np.int64]:
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _gather_sum(x, indptr, source, weight, out, first):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _gather_sum(x, indptr, source, weight, rows, out, first):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     # Rows are unsigned here: the compiler then drops the test for negative indices, a third of the time.
     for part in numba.prange(first.size - 1):
-        for target in range(np.uint64(first[part]), np.uint64(first[part + 1])):
+        for k in range(np.uint64(first[part]), np.uint64(first[part + 1])):
+            target = rows[k] if rows.size else k
             total = out.dtype.type(0)
             for edge in range(np.uint64(indptr[target]), np.uint64(indptr[target + np.uint64(1)])):
                 if edge + _AHEAD < np.uint64(source.size):
                     prefetch(x, source[edge + _AHEAD])
                 sent = x[np.uint64(source[edge])]
                 total += sent * weight[edge] if weight.size else sent
-            out[target] = total
+            out[k] = total
 
 
-def gather_sum(x: Tensor, indptr: Tensor, source: Tensor, weight: Tensor | None) -> Tensor:
-    """The same sums as `pull_edges` in one pass: for a forward run in which most sources send.
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _gather_features(x, indptr, source, weight, rows, out, first):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for part in numba.prange(first.size - 1):
+        for k in range(np.uint64(first[part]), np.uint64(first[part + 1])):
+            target = rows[k] if rows.size else k
+            out[k] = 0
+            for edge in range(np.uint64(indptr[target]), np.uint64(indptr[target + np.uint64(1)])):
+                row = np.uint64(source[edge])
+                for f in range(x.shape[1]):
+                    out[k, f] += x[row, f] * weight[edge] if weight.size else x[row, f]
+
+
+def gather_sum(x: Tensor, indptr: Tensor, source: Tensor, weight: Tensor | None, rows: Tensor | None = None) -> Tensor:
+    """The same sums as `pull_edges` in one pass: where most sources send.
 
     Args:
-        x: (num_sources,) float32 or float64.
+        x: (num_sources,) or (num_sources, F) float32 or float64, contiguous.
         indptr: (num_targets + 1,) int32 or int64.
         source: (num_edges,) int32, ascending within a target.
-        weight: (num_edges,) in the dtype of x, or None for 1.
+        weight: (num_edges,) float or None for 1.
+        rows: (num_rows,) int64 targets to sum for, or None for all.
 
     Returns:
-        (num_targets,); without gradient.
+        (num_rows,) or (num_rows, F), each column as if alone; without gradient.
     """
-    out = torch.empty(indptr.shape[0] - 1, dtype=x.dtype)
-    w = _NO_WEIGHT.to(x.dtype) if weight is None else weight
     starts, sources = indptr.numpy(), source.numpy().view(np.uint32)
-    _gather_sum(x.numpy(), starts, sources, w.detach().numpy(), out.numpy(), _shares(starts))
+    asked = (_NO_ROWS if rows is None else rows).numpy().view(np.uint64)
+    num_rows = starts.size - 1 if rows is None else asked.size
+    out = torch.empty(num_rows, *x.shape[1:], dtype=x.dtype)
+    parts = use_torch_threads()
+    first = _shares(starts) if rows is None else num_rows * np.arange(parts + 1) // parts
+    w = (_NO_WEIGHT if weight is None else weight.detach()).to(x.dtype)  # edge weights are data
+    if num_rows:
+        kernel = _gather_sum if x.dim() == 1 else _gather_features
+        kernel(x.numpy(), starts, sources, w.numpy(), asked, out.numpy(), first)
     return out
 
 
@@ -258,9 +279,6 @@ def _read_places(sums, own, place, weight, activity, rows, some, out):  # type: 
             out[k] = (sums[p] - own[i]) * (weight[p] if weight.size else one)
 
 
-_NO_ROWS = torch.empty(0, dtype=torch.int64)
-
-
 def read_places(
     sums: Tensor,
     own: Tensor,
@@ -272,42 +290,29 @@ def read_places(
     r"""What each agent receives from its place, itself excluded: :math:`a_i w_p (\sum_{j \in p} a_j x_j - a_i x_i)`.
 
     Args:
-        sums: (num_places,) or (num_places, F) of what the members send, times their activity.
-        own: (num_agents,) or (num_agents, F) what each agent sends itself.
+        sums: (num_places,) of what the members send, times their activity.
+        own: (num_agents,) what each agent sends itself.
         place: (num_agents,) int32, -1 for none.
         weight: (num_places,) contacts per day with each co-member, or None for 1.
         rows: (num_rows,) int64 agents to read for, or None for all.
         activity: (num_agents,) a, or None for 1.
 
     Returns:
-        (num_rows,) or (num_rows, F); 0 for agents without a place. Differentiable in sums and own.
+        (num_rows,); 0 for agents without a place. Without gradient (`gnabm.linear.PlaceSums` has one).
     """
-    if not torch.is_grad_enabled() and own.dim() == 1:
-        use_torch_threads()
-        out = torch.empty(own.shape[0] if rows is None else rows.shape[0], dtype=own.dtype)
-        at = _NO_ROWS if rows is None else rows
-        _read_places(
-            sums.numpy(),
-            own.numpy(),
-            place.numpy(),
-            (_NO_WEIGHT if weight is None else weight).numpy(),
-            (_NO_WEIGHT if activity is None else activity).to(own.dtype).numpy(),
-            at.numpy(),
-            rows is not None,
-            out.numpy(),
-        )
-        return out
-    if rows is not None:
-        own, place = own.index_select(0, rows), place.index_select(0, rows)
-        activity = None if activity is None else activity.index_select(0, rows)
-    somewhere = place >= 0
-    at = place.clamp(min=0)  # -1 would be no index; those rows are set to 0 below
-    if own.dim() > 1:
-        somewhere = somewhere.unsqueeze(1)
-    received = sums.index_select(0, at) - weigh(own, activity)
-    if weight is not None:
-        received = weigh(received, weight.index_select(0, at))
-    return torch.where(somewhere, weigh(received, activity), torch.zeros_like(own))
+    use_torch_threads()
+    out = torch.empty(own.shape[0] if rows is None else rows.shape[0], dtype=own.dtype)
+    _read_places(
+        sums.numpy(),
+        own.numpy(),
+        place.numpy(),
+        (_NO_WEIGHT if weight is None else weight).numpy(),
+        (_NO_WEIGHT if activity is None else activity).to(own.dtype).numpy(),
+        (_NO_ROWS if rows is None else rows).numpy(),
+        rows is not None,
+        out.numpy(),
+    )
+    return out
 
 
 def weigh(x: Tensor, activity: Tensor | None) -> Tensor:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from gnabm.columns import Keys
 from gnabm.contacts import Mixing
-from gnabm.drawing import Inverse, Pools, add_in_order, draw_contacts
+from gnabm.drawing import Inverse, Messages, Pools, add_in_order, draw_contacts
 from gnabm.exchange import ShardGroup, exchange, exchange_columns, total
+from gnabm.linear import apply
 from gnabm.shard import MixingShard
 
 _TAIL = 1e-12
@@ -106,7 +107,10 @@ class Drawn:
 
     def summed(self, num_targets: int) -> Tensor:
         """(num_targets,) or (num_targets, F) what each owned agent received, in the order of the contacts."""
-        return add_in_order(self.target, self.values, num_targets, self.by)
+        if not torch.is_grad_enabled():
+            return add_in_order(self.target, self.values, num_targets, self.by)
+        by = torch.arange(self.target.shape[0], dtype=torch.int32) if self.by is None else self.by
+        return apply(Messages(self.target, by, num_targets, self.values.shape[0]), self.values)
 
 
 def drawn_contacts(

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from gnabm.errors import ShapeError, UnknownFieldError, nearest
+from gnabm.errors import UnknownFieldError, nearest
 from gnabm.exposure import Part
+from gnabm.linear import MOST_SENDERS, EdgeSums, PlaceSums, apply
 from gnabm.messages import (
     gather_sum,
-    nonzero_rows,
     pull_edges,
     push_edges,
     push_places,
@@ -23,87 +23,16 @@ from gnabm.messages import (
 )
 from gnabm.mixing import Drawn, MixingTables, drawn_contacts, expected_sum
 from gnabm.random import salt
-from gnabm.shard import EdgeShard, MixingShard, PlaceShard, Shard
+from gnabm.sent import Sent
+from gnabm.shard import EdgeShard, LayerShard, MixingShard, PlaceShard, Shard
 
 Form = Literal["auto", "push", "pull"]
 """How a forward run computes; the bits are the same.
 
 `auto`: messages go out from those who send (push), and rules that have a kernel of their own use it. `push`: the same
-messages, and all rules as plain torch. `pull`: every agent sums what its sources send, by torch-scatter, as a
-differentiable run always does.
+messages, and all rules as plain torch. `pull`: every agent sums what its sources send, by torch-scatter. A
+differentiable run has kernels of its own (`gnabm.linear`).
 """
-
-
-_MOST = 0.45
-"""Share of the agents that send from which on walking the targets is quicker; measured."""
-
-
-class Sent:
-    """One field sent by everyone, exchanged once for all layers and rules of a phase.
-
-    Args:
-        shard: The shard.
-        x: (num_owned,) or (num_owned, F) float; or None, where rows and values say who sends what.
-        push: From the senders, by kernels without gradient; otherwise to every target.
-        rows: (num_senders,) int64 owned rows that send something, ascending.
-        values: (num_senders,) what they send.
-    """
-
-    def __init__(
-        self, shard: Shard, x: Tensor | None, push: bool, rows: Tensor | None = None, values: Tensor | None = None
-    ) -> None:
-        self.shard, self.push, self._x = shard, push, x
-        self.place_sums: dict[str, Tensor] = {}
-        self.row_sums: dict[str, Tensor] = {}  # of layers without places, kept while sums are noted
-        self.drawn: dict[str, Drawn] = {}
-        # Kept by hand: a cached_property holds one lock per class before Python 3.12, and a shard that waits in an
-        # exchange inside one would lock out the other shards of its process.
-        self._dense: Tensor | None = None
-        self._active: tuple[Tensor, Tensor] | None = None
-        self._own = None if rows is None or values is None else (rows, values)
-        # What crosses the border is under way while what stays within is summed.
-        self._pending = shard.halo.start(shard.group, *self.own) if push and shard.group.size > 1 else None
-
-    @property
-    def x(self) -> Tensor:
-        """(num_owned,) or (num_owned, F) what each owned agent sends."""
-        if self._x is None:
-            rows, values = self.own
-            self._x = torch.zeros(self.shard.num_owned, dtype=values.dtype).index_copy_(0, rows, values)
-        return self._x
-
-    @property
-    def dim(self) -> int:
-        """1, or 2 where several features are sent."""
-        return 1 if self._x is None else self._x.dim()
-
-    @property
-    def own(self) -> tuple[Tensor, Tensor]:
-        """Owned rows that send something, ascending, and their values; all rows in the pull form."""
-        if self._own is None:
-            x = self.x
-            rows = nonzero_rows(x) if self.push else torch.arange(x.shape[0])
-            self._own = rows, x.index_select(0, rows) if self.push else x
-        return self._own
-
-    @property
-    def dense(self) -> Tensor:
-        """(num_sources, ...) values of all sources."""
-        if self._dense is None:
-            if self._pending is None:
-                self._dense = self.shard.halo.dense(self.shard.group, self.x)
-            else:
-                sources, values = self.active
-                self._dense = torch.zeros(self.shard.num_sources, dtype=values.dtype)
-                self._dense.index_copy_(0, sources, values)
-        return self._dense
-
-    @property
-    def active(self) -> tuple[Tensor, Tensor]:
-        """Sources that send something, ascending, and their values."""
-        if self._active is None:
-            self._active = self.own if self._pending is None else self._pending.wait()
-        return self._active
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +40,12 @@ class Asked:
     """A sum over neighbours that a rule asked for.
 
     Args:
-        sent: What everyone sends.
+        sent: What everyone sends through each layer that counts.
         weights: Factor of each layer by name, 1 where absent.
         layer: The layer, or None for all of them.
     """
 
-    sent: Sent
+    sent: Mapping[str, Sent]
     weights: Mapping[str, float | Tensor]
     layer: str | None
 
@@ -135,6 +64,7 @@ class Neighbours:
         rows: (num_rows,) owned rows that the current rule can change, or None for all.
         asked: The sums that the current rule asked for, or None: they are not noted. Where they are, drawn contacts are
             kept for the phase, with who made them.
+        weights: (num_owned,) weight of everyone, by which what is sent is multiplied, or None for 1.
     """
 
     shard: Shard
@@ -146,10 +76,11 @@ class Neighbours:
     rows: Tensor | None = None
     sent: dict[int, tuple[Tensor, Sent]] = field(default_factory=dict)
     asked: list[Asked] | None = None
+    weights: Tensor | None = None
 
     def only(self, rows: Tensor | None, asked: list[Asked] | None = None) -> Neighbours:
         """The same graph for a rule that can change only some rows; exchanges are shared."""
-        return Neighbours(self.shard, self.seed, self.step, self.dt, self.form, self.tables, rows, self.sent, asked)
+        return replace(self, rows=rows, asked=asked)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names of the layers."""
@@ -161,22 +92,35 @@ class Neighbours:
             raise UnknownFieldError(f"there is no layer {name!r}; {nearest(name, self.shard.layers)}")
         return NeighbourLayer(self, name)
 
-    def sum_neighbours(self, x: Tensor, weights: Mapping[str, float | Tensor] | None = None) -> Tensor:
+    def sum_neighbours(
+        self,
+        x: Tensor | Mapping[str, Tensor],
+        weights: Mapping[str, float | Tensor] | None = None,
+        *,
+        senders: Tensor | None = None,
+    ) -> Tensor:
         r"""Sum over all layers, :math:`h_i = \sum_l v_l \sum_{j \to i} w^l_{ji} x_j`.
 
         Args:
-            x: (num_agents,) what everyone sends, such as flags of the infectious.
-            weights: Factor v of each layer by name, 1 where absent.
+            x: (num_agents,) what everyone sends, such as flags of the infectious; or that by layer, of each layer.
+            weights: Factor v of each layer by name, () or (num_rows,), 1 where absent.
+            senders: (num_agents,) flags of those who can send something. Where x has a gradient of its own, such as in
+                a learned infectiousness, its gradient is then taken for them alone, which is much quicker.
 
         Returns:
             (num_rows,) contacts per day, weighted; differentiable in x and v. Edge weights are data.
         """
         weights = self._known(weights or {})
+        by_layer = dict.fromkeys(self, x) if isinstance(x, Tensor) else x
+        missing = [name for name in self if name not in by_layer]
+        if missing:
+            raise UnknownFieldError(f"nothing is sent through {missing[0]!r}; send something through each layer")
+        sent = {name: self.send(by_layer[name], senders) for name in self}
         if self.asked is not None:
-            self.asked.append(Asked(self.send(x), weights, None))
+            self.asked.append(Asked(sent, weights, None))
         result: Tensor | None = None
         for name in self:
-            part = self[name].received(self.send(x))
+            part = self[name].received(sent[name])
             # A forward run adds up in place: the same bits, fewer buffers.
             in_place = not torch.is_grad_enabled()
             if name in weights:
@@ -209,27 +153,22 @@ class Neighbours:
         weights = self._known(weights)
         sent = Sent(self.shard, None, True, rows, values)
         if self.asked is not None:
-            self.asked.append(Asked(sent, weights, None))
+            self.asked.append(Asked(dict.fromkeys(self, sent), weights, None))
         factors = {name: float(weights.get(name, 1.0)) for name in self}
         return [self[name].part(sent, factors[name]) for name in self if factors[name] != 0]
 
-    def send(self, x: Tensor) -> Sent:
+    def send(self, x: Tensor, senders: Tensor | None = None) -> Sent:
         """Exchange a field once per phase.
 
         Args:
             x: (num_owned,) or (num_owned, F).
+            senders: (num_owned,) flags of those who can send something, or None.
         """
-        if x.shape[:1] != (self.shard.num_owned,):
-            raise ShapeError(
-                f"messages are sent by everyone: expected ({self.shard.num_owned},) values, got {tuple(x.shape)}; in a "
-                "rule with `where` send agents.everyone.FIELD"
-            )
         if id(x) not in self.sent:
-            value = x if x.is_floating_point() else x.to(torch.float32)
             # Push is the faster form at any share of active sources, but it has no gradient and takes one feature.
             push = not torch.is_grad_enabled() and x.dim() == 1 and self.form != "pull"
             # The tensor is kept beside what was sent, so that its id stays its own for the phase.
-            self.sent[id(x)] = (x, Sent(self.shard, value.contiguous(), push))
+            self.sent[id(x)] = (x, Sent.of(self.shard, x, push, self.weights, senders))
         return self.sent[id(x)][1]
 
 
@@ -259,13 +198,15 @@ class NeighbourLayer:
             ShapeError: x has not one row per agent.
         """
         if self.graph.asked is not None:
-            self.graph.asked.append(Asked(self.graph.send(x), {}, self.name))
+            self.graph.asked.append(Asked({self.name: self.graph.send(x)}, {}, self.name))
         return self.received(self.graph.send(x))
 
     def received(self, sent: Sent) -> Tensor:
         """The same sum of a field that was sent already: (num_rows,) or (num_rows, F)."""
         layer = self.graph.shard.layers[self.name]
         rows = self.graph.rows
+        if torch.is_grad_enabled():
+            return self._differentiable(layer, sent)
         match layer:
             case EdgeShard() | MixingShard():
                 sums = self._row_sums(layer, sent)
@@ -276,7 +217,25 @@ class NeighbourLayer:
                 if self.name not in sent.place_sums:
                     sent.place_sums[self.name] = _place_sums(layer, sent)
                 sums = sent.place_sums[self.name]
-                return read_places(sums, sent.x, layer.place, layer.weight, rows, layer.own_activity)
+                return _read_places(layer, sums, sent.x, rows)
+
+    def _differentiable(self, layer: LayerShard, sent: Sent) -> Tensor:
+        """The same by linear maps: between those who can have a gradient and those who are asked for."""
+        rows = self.graph.rows
+        match layer:
+            case EdgeShard():
+                sources, values = sent.differentiable
+                into = layer.indptr, layer.source, layer.weight
+                return apply(EdgeSums(into, layer.out, sources, rows), values)
+            case PlaceShard():
+                sources, values = sent.differentiable
+                if layer.num_owned < layer.of_source.shape[0]:
+                    rows = (torch.arange(layer.num_owned) if rows is None else rows) + layer.first_owned
+                places = PlaceSums(layer.of_source, layer.num_places, layer.weight, layer.activity, sources, rows)
+                return apply(places, values)
+            case MixingShard():
+                sums = self._mix(layer, sent)
+                return sums if rows is None else sums.index_select(0, rows)
 
     def part(self, sent: Sent, factor: float) -> Part:
         """The same, left to be read row by row."""
@@ -325,11 +284,18 @@ class NeighbourLayer:
         return drawn
 
 
+def _read_places(layer: PlaceShard, sums: Tensor, own: Tensor, rows: Tensor | None) -> Tensor:
+    if own.dim() == 1:
+        return read_places(sums, own, layer.place, layer.weight, rows, layer.own_activity)
+    features = zip(sums.unbind(1), own.unbind(1), strict=True)
+    return torch.stack([_read_places(layer, s.contiguous(), x.contiguous(), rows) for s, x in features], 1)
+
+
 def _edges(layer: EdgeShard, sent: Sent) -> Tensor:
     if not sent.push:
         return pull_edges(sent.dense, layer.indptr, layer.source, layer.weight)
     number, (rows, values) = layer.indptr.shape[0] - 1, sent.own
-    if rows.shape[0] > _MOST * number:
+    if rows.shape[0] > MOST_SENDERS * number:
         return gather_sum(sent.dense, layer.indptr, layer.source, layer.weight)
     if sent.shard.group.size == 1:
         indptr, target, weight = layer.out

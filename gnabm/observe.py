@@ -65,15 +65,16 @@ class Observer:
         """Whether an observable may read any column as it was at the start of the step, not only the stages."""
         self.tallies: dict[tuple[str, tuple[str, ...]], Tally] = {}
 
-    def __call__(self, before: Agents, after: Agents) -> Mapping[str, Tensor]:
+    def __call__(self, before: Agents, after: Agents, weights: Tensor | None = None) -> Mapping[str, Tensor]:
         """Values by name, each (stages?, groups...): int64 for counts, float64 for floats.
 
         Args:
             before: The agents at the start of the step: those that were `after` in the last call, if there was one.
             after: The agents at its end.
+            weights: (num_agents,) weight of each agent, 1 in value, or None; with weights everything is float64.
         """
-        if torch.is_grad_enabled():
-            return {o.name: self._differentiable(o, before, after) for o in self.observables}
+        if weights is not None or torch.is_grad_enabled():
+            return {o.name: self._differentiable(o, before, after, weights) for o in self.observables}
         found = self._of_moves(before, after)
         likes: list[Tensor | None] = []
         for observable in self.observables:
@@ -94,6 +95,10 @@ class Observer:
             value = part if like is None else from_fixed(part, like)
             result[observable.name] = value.reshape(shape if observable.counts is None else (-1, *shape))
         return result
+
+    def forget(self) -> None:
+        """Begin anew: the agents that come next do not follow from those that were seen last."""
+        self.tallies = {}
 
     def _of_moves(self, before: Agents, after: Agents) -> dict[str, Tensor]:
         if self.of_moves and not self.tallies:
@@ -127,13 +132,24 @@ class Observer:
                 field = self.of_moves[observable.name].field
                 self.tallies[field, observable.by] = Tally(field, self.groupings[observable.by])
 
-    def _differentiable(self, observable: Observable, before: Agents, after: Agents) -> Tensor:
+    def _differentiable(self, observable: Observable, before: Agents, after: Agents, weights: Tensor | None) -> Tensor:
         value = _value(observable, before, after)
         grouping = self.groupings[observable.by]
         if isinstance(value, Stage):
-            counts = [total(self.group, value.is_(s), grouping.index, grouping.size) for s in value.family]
-            return torch.stack(counts).reshape(len(counts), *grouping.shape)
-        return total(self.group, value, grouping.index, grouping.size).reshape(grouping.shape)
+            shape = (len(value.family), *grouping.shape)
+            if weights is None:
+                counts = [total(self.group, value.is_(s), grouping.index, grouping.size) for s in value.family]
+                return torch.stack(counts).reshape(shape)
+            index = value.codes.to(torch.int32) * grouping.size + grouping.index
+            return total(self.group, weights, index, len(value.family) * grouping.size).reshape(shape)
+        if weights is None:
+            return total(self.group, value, grouping.index, grouping.size).reshape(grouping.shape)
+        if value.dtype == torch.bool:  # few agents have what is counted here
+            rows = nonzero_rows(value)
+            shown, index = weights.index_select(0, rows), grouping.at(rows)
+        else:
+            shown, index = value * weights, grouping.index
+        return total(self.group, shown, index, grouping.size).reshape(grouping.shape)
 
 
 def _follows_from_moves(value: object) -> TypeGuard[OfMoves]:

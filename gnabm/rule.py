@@ -19,8 +19,9 @@ from gnabm.errors import ConfigError, ConflictError, ShapeError
 from gnabm.exchange import ShardGroup, total
 from gnabm.messages import nonzero_rows
 from gnabm.neighbours import Neighbours
+from gnabm.parameters import Input
 from gnabm.random import bernoulli, salt, uniform
-from gnabm.sampling import Estimator, Hard, zero_where
+from gnabm.sampling import Estimator, Hard, log_likelihood, zero_where
 from gnabm.scan import event_rows
 
 Merge = Literal["sole", "exclusive", "adds"]
@@ -34,7 +35,8 @@ class Rule(nn.Module):
     """What a modeller subclasses.
 
     `writes` names the fields that `forward` may return and how they merge with other rules' writes. The default
-    fits rules that move agents between stages. `name` (the class name unless set) keys the rule's draws. Set
+    fits rules that move agents between stages. `name` (the class name unless set) keys the rule's draws. `inputs` says
+    what its learnable attributes (`nn.Parameter`) are. Set
     `reproducibility` to what `gnabm.testing.RuleConformance` found; a run's record carries it.
 
     A rule with `infects` makes infections: the agents whose stage it changes. Its one `contacts.sum_neighbours(x,
@@ -44,6 +46,7 @@ class Rule(nn.Module):
     """
 
     writes: ClassVar[Mapping[str, Merge]] = {"stage": "exclusive"}
+    inputs: ClassVar[Mapping[str, Input]] = {}
     reproducibility: ClassVar[Reproducibility] = "unchecked"
     infects: ClassVar[bool] = False
 
@@ -135,6 +138,7 @@ class Step:
         agents: The rows that the rule sees; their keys key the draws.
         estimator: Gradient of the draws.
         group: The shards.
+        weights: (num_agents,) weight of everyone, 1 in value, in a run whose draws note their likelihood; else None.
     """
 
     index: int
@@ -146,7 +150,29 @@ class Step:
     agents: Agents
     estimator: Estimator
     group: ShardGroup
+    weights: Tensor | None = None
     used: set[str] = field(default_factory=set)
+    noted: list[tuple[Tensor | None, Tensor]] = field(default_factory=list)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether draws note their likelihood, so that `weigh` has an effect."""
+        return self.weights is not None
+
+    def weigh(self, log_likelihood: Tensor, rows: Tensor | None = None) -> None:
+        """Note the likelihood of something that was drawn by a stream of the rule's own; `bernoulli` does so itself.
+
+        Args:
+            log_likelihood: (n,) tensor whose gradient is that of log P(what was drawn); its value is ignored.
+            rows: (n,) int64 positions among the rows that the rule sees, or None for all of them.
+        """
+        if self.weights is None:
+            return
+        score = log_likelihood - log_likelihood.detach()  # 0 in value: only the gradient is meant
+        at = self.agents.rows
+        if rows is not None:
+            at = rows if at is None else at.index_select(0, rows)
+        self.noted.append((at, score))
 
     @property
     def date(self) -> datetime:
@@ -197,7 +223,7 @@ class Step:
         if p.shape != (num_rows,):
             raise ShapeError(f"{self.rule}: expected ({num_rows},) probabilities, got {tuple(p.shape)}")
         state = self.stream(name)
-        if torch.is_grad_enabled():
+        if self.estimator.flags:
             drawn = self.estimator(state, self.agents.key, p)
             if where is None:
                 return drawn
@@ -208,7 +234,10 @@ class Step:
         if where is not None:
             p = zero_where(where, p)
         if isinstance(self.estimator, Hard):
-            return bernoulli(state, self.agents.keys, p, self.agents.rows)
+            happened = bernoulli(state, self.agents.keys, p, self.agents.rows)
+            if self.weighted:
+                self.noted.append((self.agents.rows, log_likelihood(p, happened)))
+            return happened
         at = nonzero_rows(p)
         flags = torch.zeros(num_rows, dtype=torch.bool)
         flags[at] = self.estimator(state, self.agents.key.index_select(0, at), p.index_select(0, at))
@@ -225,16 +254,19 @@ class Step:
         """
         return uniform(self.stream(name), self.agents.key)
 
-    def total(self, x: Tensor) -> Tensor:
+    def total(self, x: Tensor, index: Tensor | None = None, num_bins: int = 1) -> Tensor:
         """Sum over all agents of all shards, the same bits on any number of shards.
 
         Args:
             x: (num_agents,) values of everyone.
+            index: (num_agents,) int32 or int64 bin of each agent, or None for one sum.
+            num_bins: Number of bins.
 
         Returns:
-            () int64 for bool and integers, float64 for floats; differentiable in x.
+            () or (num_bins,); int64 for bool and integers in a forward run, else float64. So convert it with
+            `.to(torch.float64)` before further arithmetic. Differentiable in x and in who is there to be counted.
         """
-        return total(self.group, x)
+        return total(self.group, x if self.weights is None else x * self.weights, index, num_bins)
 
 
 class SeedAtRandom(Rule):
@@ -247,6 +279,7 @@ class SeedAtRandom(Rule):
         name: Name of the rule, to seed more than once.
     """
 
+    inputs = {"share": Input("probability that an agent starts infected", high=1.0)}  # noqa: RUF012
     reproducibility = "bit"
     infects = True
 

@@ -131,7 +131,9 @@ class Tracer:
     ) -> None:
         """Fill in layer and infector of the rows, which were infected by their contacts."""
         keys = self.shard.keys.take(rows)
-        infectors = Infectors(self.source_keys, contacts, hazard.sent, rows)
+        # Most layers send the same, of which the senders are looked up once.
+        once = {id(sent): Infectors(self.source_keys, contacts, sent, rows) for sent in hazard.sent.values()}
+        infectors = {name: once[id(sent)] for name, sent in hazard.sent.items()}
         parts = torch.zeros(len(self.shard.layers), rows.shape[0], dtype=torch.float64)
         for part, name in zip(parts, self.shard.layers, strict=True):
             factor = hazard.weights.get(name, 1.0)
@@ -139,14 +141,14 @@ class Tracer:
                 factor = factor.index_select(0, _seen(contacts.rows, rows))
             elif factor == 0:
                 continue
-            part.copy_(infectors.received(name) * factor)
+            part.copy_(infectors[name].received(name) * factor)
         chosen = _choose(parts, uniform(salt(contacts.seed, contacts.step, f"{rule.name}/layer"), keys))
         state = salt(contacts.seed, contacts.step, f"{rule.name}/infector")
         first, order = group_rows(chosen, len(self.shard.layers))
         chosen_rows = order.split(first.diff().tolist())  # type: ignore[no-untyped-call]
         for number, (name, at) in enumerate(zip(self.shard.layers, chosen_rows, strict=True)):
             if at.numel():
-                infector[at] = infectors.winners(name, at, state, keys.index_select(0, at))
+                infector[at] = infectors[name].winners(name, at, state, keys.index_select(0, at))
                 code[at] = number
 
     def take(self, until: int) -> Batch:
@@ -202,9 +204,10 @@ def _hazard(rule: Rule, asked: Sequence[Asked]) -> Asked | None:
             "contacts.sum_neighbours(x, {layer: weight}), with weight 0 for layers that do not count, and split a rule "
             "that has several hazards"
         )
-    if asked[0].sent.dim != 1:
+    wide = [sent for sent in asked[0].sent.values() if sent.dim != 1]
+    if wide:
         raise ShapeError(
-            f"rule {rule.name!r} sends {tuple(asked[0].sent.x.shape)} values; infections are traced through one value "
+            f"rule {rule.name!r} sends {tuple(wide[0].x.shape)} values; infections are traced through one value "
             "per agent, so send what transmits as (num_agents,)"
         )
     return asked[0]

@@ -74,13 +74,13 @@ class Heard:
     """A sum over contacts as one agent got it.
 
     Args:
-        x: (num_agents,) what everyone sent.
+        x: (num_agents,) what everyone sent through each layer.
         total: The sum, per day.
         parts: What came through each layer, before its factor.
         factors: Factor of each layer.
     """
 
-    x: Tensor
+    x: Mapping[str, Tensor]
     total: float
     parts: Mapping[str, float]
     factors: Mapping[str, float]
@@ -94,20 +94,21 @@ def heard(asked: Asked, graph: Neighbours, at: int) -> list[Heard]:
         graph: The contact graph of the rule.
         at: The agent's row among those that the rule can change.
     """
-    sent = asked.sent
-    layers = list(graph) if asked.layer is None else [asked.layer]
-    whole = graph.sum_neighbours(sent.x, asked.weights) if asked.layer is None else graph[asked.layer].received(sent)
-    parts = {name: graph[name].received(sent)[at].reshape(-1).tolist() for name in layers}
+    layers, fields = list(asked.sent), {name: sent.x for name, sent in asked.sent.items()}
+    received = {name: graph[name].received(sent) for name, sent in asked.sent.items()}
+    parts = {name: values[at].reshape(-1).tolist() for name, values in received.items()}
+    whole = graph.sum_neighbours(fields, asked.weights) if asked.layer is None else received[asked.layer]
     factors = {}
     for name in layers:
         factor = torch.as_tensor(asked.weights.get(name, 1.0))
         factors[name] = float(factor[at] if factor.dim() else factor)
     return [
-        Heard(x, total, {name: values[k] for name, values in parts.items()}, factors)
-        for k, (x, total) in enumerate(
-            zip(sent.x.unbind(1) if sent.x.dim() > 1 else (sent.x,), whole[at].reshape(-1).tolist(), strict=True)
+        Heard(
+            {name: x if x.dim() == 1 else x.select(1, k) for name, x in fields.items()},
+            total, {name: values[k] for name, values in parts.items()}, factors,
         )
-    ]
+        for k, total in enumerate(whole[at].reshape(-1).tolist())
+    ]  # fmt: skip
 
 
 # Who was in contact
@@ -152,7 +153,7 @@ def race_of(row: int, layer: str, rule: str, x: Tensor, graph: Neighbours) -> Ra
         row: Row of the agent; the graph is that of one shard, so rows are sources.
         layer: The layer.
         rule: Name of the rule.
-        x: (num_agents,) what everyone sent.
+        x: (num_agents,) what everyone sent through each layer.
         graph: The contact graph of the step.
     """
     found = contacts_of(row, layer, graph)

@@ -10,10 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A module imports from its own group and from those before it, never from one after it.
 ORDER = """
-    errors units memory writers random prefetch bins messages drawing race exchange local columns order rowset <
-    agents checks contacts population transmission halo < shard mixing neighbours sampling scan exposure < rule <
-    intervention < merge model grouping observe linelist trajectory periods infectors tracing < simulate < models
-    nextgen infections explanation witness explain calibrate sensitivity neural < __init__ < testing config report <
+    errors units memory writers random prefetch bins messages linear drawing race exchange local columns order rowset
+    parameters callers <
+    agents checks contacts population transmission halo < shard mixing sent neighbours sampling scan exposure < rule <
+    intervention < merge model grouping observe linelist trajectory periods infectors tracing < binding simulation <
+    adjoint < simulate tangent outcome severed gradients audit <
+    models nextgen infections explanation witness explain calibrate sensitivity neural < __init__ < testing config report <
     cli __main__ < graphs < cluster
 """
 LEVEL = {name: level for level, group in enumerate(ORDER.split("<")) for name in group.split()}

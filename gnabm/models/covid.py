@@ -32,8 +32,8 @@ from gnabm.model import Leavers, Observable, count_by_stage
 from gnabm.models.calendar import CalendarKeys
 from gnabm.models.durations import Duration, one_stage, two_stages
 from gnabm.models.immunity import NUM_AGE_GROUPS
-from gnabm.models.infection import GammaProfile
-from gnabm.models.progression import Transition
+from gnabm.models.infectiousness import GammaProfile
+from gnabm.models.progression import Figures, Transition
 from gnabm.models.tables import open_table, sources
 from gnabm.nextgen import by_five_years
 from gnabm.transmission import Courses, Floats
@@ -58,12 +58,14 @@ class Disease:
         durations: By name, as in the table covid_durations.
         factors: Infectiousness `asymptomatic`, `presymptomatic`, `mild`, `severe`, relative to each other.
         profile: Infectiousness over the time since infection.
+        severity: Factor on the probability `severe`.
     """
 
     probabilities: Mapping[str, tuple[float, ...]]
     durations: Mapping[str, Duration]
     factors: Mapping[str, float]
     profile: GammaProfile
+    severity: float
 
     @staticmethod
     def of(
@@ -93,9 +95,9 @@ class Disease:
                 )
         if not severity >= 0:
             raise ConfigError(f"severity must be a number >= 0, got {severity}")
-        chances["severe"] = [v * severity for v in chances["severe"]]
+        met = {**chances, "severe": [v * severity for v in chances["severe"]]}
         for first, second, of in (("asymptomatic", "severe", "infected"), ("icu", "dead_on_ward", "hospitalised")):
-            for age, both in enumerate(zip(chances[first], chances[second], strict=True)):
+            for age, both in enumerate(zip(met[first], met[second], strict=True)):
                 if sum(both) > 1 + 1e-9:
                     raise ConfigError(
                         f"probabilities.{first} and .{second} of the {of} of age group {age} add up to {sum(both):g}, "
@@ -105,32 +107,34 @@ class Disease:
             {name: tuple(values) for name, values in chances.items()},
             {**_published_durations(), **_given_durations(durations)},
             *_infectiousness(infectiousness),
+            severity,
         )
 
-    def outcomes(self) -> list[tuple[StageName, Sequence[float] | None]]:
-        """First stages of an infection with their probabilities by age; the last is the one that protection lowers."""
-        return [
-            (ASYMPTOMATIC, self.probabilities["asymptomatic"]),
-            (PRESYMPTOMATIC_MILD, None),
-            (PRESYMPTOMATIC_SEVERE, self.probabilities["severe"]),
-        ]
+    def figures(self) -> Figures:
+        """What a progression can learn."""
+        return Figures(self.probabilities, self.durations, self.severity)
 
-    def transitions(self) -> list[Transition]:
-        """Ways out of each stage."""
-        chance, days = self.probabilities, self.durations
+    @staticmethod
+    def outcomes() -> list[tuple[StageName, str | None]]:
+        """First stages of an infection with their probabilities; the last is the one that protection lowers."""
+        return [(ASYMPTOMATIC, "asymptomatic"), (PRESYMPTOMATIC_MILD, None), (PRESYMPTOMATIC_SEVERE, "severe")]
+
+    @staticmethod
+    def transitions() -> list[Transition]:
+        """Ways out of each stage, with the names of durations and probabilities."""
         return [
-            Transition(ASYMPTOMATIC, RECOVERED, days["asymptomatic"]),
-            Transition(PRESYMPTOMATIC_MILD, MILD, days["presymptomatic"]),
-            Transition(PRESYMPTOMATIC_SEVERE, SEVERE, days["presymptomatic"]),
-            Transition(MILD, RECOVERED, days["mild"]),
-            Transition(SEVERE, HOSPITAL, days["severe_to_hospital"], chance["hospital"]),
-            Transition(SEVERE, RECOVERED, days["severe_to_recovered"]),
-            Transition(HOSPITAL, ICU, days["hospital_to_icu"], chance["icu"]),
-            Transition(HOSPITAL, DEAD, days["hospital_to_dead"], chance["dead_on_ward"]),
-            Transition(HOSPITAL, RECOVERED, days["hospital_to_recovered"]),
-            Transition(ICU, DEAD, days["icu_to_dead"], chance["dead_in_icu"]),
-            Transition(ICU, RECOVERING, days["icu_to_recovering"]),
-            Transition(RECOVERING, RECOVERED, days["recovering"]),
+            Transition(ASYMPTOMATIC, RECOVERED, "asymptomatic"),
+            Transition(PRESYMPTOMATIC_MILD, MILD, "presymptomatic"),
+            Transition(PRESYMPTOMATIC_SEVERE, SEVERE, "presymptomatic"),
+            Transition(MILD, RECOVERED, "mild"),
+            Transition(SEVERE, HOSPITAL, "severe_to_hospital", "hospital"),
+            Transition(SEVERE, RECOVERED, "severe_to_recovered"),
+            Transition(HOSPITAL, ICU, "hospital_to_icu", "icu"),
+            Transition(HOSPITAL, DEAD, "hospital_to_dead", "dead_on_ward"),
+            Transition(HOSPITAL, RECOVERED, "hospital_to_recovered"),
+            Transition(ICU, DEAD, "icu_to_dead", "dead_in_icu"),
+            Transition(ICU, RECOVERING, "icu_to_recovering"),
+            Transition(RECOVERING, RECOVERED, "recovering"),
         ]
 
     def infectious(self) -> dict[StageName, float]:
@@ -161,7 +165,8 @@ class Disease:
         return Courses(np.concatenate(chances, 1), np.concatenate(sent) * self.profile.by_steps(steps, dt))
 
     def _by_age(self, name: str) -> Floats:
-        return by_five_years(self.probabilities[name])
+        factor = self.severity if name == "severe" else 1.0
+        return by_five_years([p * factor for p in self.probabilities[name]])
 
 
 # Figures

@@ -14,6 +14,8 @@ from gnabm.errors import ConfigError, DataError
 
 Floats = NDArray[np.float64]
 _TAIL = 1e-12
+_STEP = 1e-3
+"""Relative step of differences in a parameter."""
 _GROUPS = 32
 """Durations of one stage that a course tells apart; when there are more, neighbours are averaged."""
 
@@ -58,11 +60,52 @@ class Duration:
         cdf[-1] = 1.0
         return np.diff(cdf, prepend=0.0)
 
+    def score(self, dt: float) -> Floats:
+        r"""Derivatives of the log-probability of 1, ..., W steps of dt days.
+
+        The Gamma distribution function has no closed derivative in its shape, so both derivatives are central
+        differences of fourth order in the logarithm of the parameter, :math:`f' = (8 (f_1 - f_{-1}) - (f_2 - f_{-2})) /
+        12 h`, in float64; tails are differences of the upper function, so nothing cancels. The relative error is below
+        1e-7 where a duration has a probability above 1e-9. Where a duration is certain, or cannot be, there is none.
+
+        Args:
+            dt: Days.
+
+        Returns:
+            (W, 2) in the mean and in the standard deviation, per day; W is that of `pmf`. The second is 0 without one.
+        """
+        steps = self.pmf(dt)
+        found = np.zeros((steps.size, 2))
+        if self.sd is None:
+            if steps.size > 1 and steps[-1] > 0 and steps[-2] > 0:
+                found[-2:, 0] = -1 / (steps[-2] * dt), 1 / (steps[-1] * dt)
+            return found
+        size, h = steps.size, _STEP
+        given = np.array([self.mean, self.sd])
+        for which, by in enumerate(np.eye(2)):
+            up, far, down, off = (_log_steps(given * (1 + k * h * by), dt, size) for k in (1, 2, -1, -2))
+            with np.errstate(invalid="ignore"):
+                found[:, which] = (8 * (up - down) - (far - off)) / (12 * h * given[which])
+        # What underflows is never drawn.
+        return np.where(np.isfinite(found), found, 0.0)
+
 
 def gamma_cdf(x: NDArray[Any], mean: float, sd: float) -> Floats:
     """Distribution function of the Gamma distribution with a mean and a standard deviation."""
     scale = sd * sd / mean
     return np.asarray(special.gammainc(mean / scale, np.maximum(x, 0.0) / scale), dtype=np.float64)
+
+
+def _log_steps(law: Floats, dt: float, size: int) -> Floats:
+    """(size,) log-probabilities of 1, ..., size steps, of a mean and standard deviation; the last means and more."""
+    mean, sd = law
+    scale = sd * sd / mean
+    edges = np.concatenate([[0.0], (np.arange(1, size) + 0.5) * dt]) / scale
+    below = np.append(special.gammainc(mean / scale, edges), 1.0)
+    above = np.append(special.gammaincc(mean / scale, edges), 0.0)
+    steps = np.where(below[:-1] < 0.5, np.diff(below), -np.diff(above))
+    with np.errstate(divide="ignore"):
+        return np.log(steps)
 
 
 def geometric(rate: float, dt: float, name: str) -> Floats:

@@ -18,11 +18,13 @@ from gnabm.agents import Agents, Column, Field, StageName
 from gnabm.errors import ConfigError, nearest
 from gnabm.model import State
 from gnabm.neighbours import Neighbours
+from gnabm.parameters import Input
 from gnabm.rule import Merge, Rule, Step
 from gnabm.scan import Named, refuse_labels
 
 NUM_AGE_GROUPS = 9
-"""Ten-year age groups 0-9, ..., 70-79, 80+."""
+AGE_GROUPS = (*(f"{10 * decade}-{10 * decade + 9}" for decade in range(NUM_AGE_GROUPS - 1)), "80+")
+"""The ten-year age groups that parameters by age refer to."""
 ELSEWHERE = "elsewhere"
 """Stands for all regions that are not named."""
 Shares = float | Sequence[float] | Mapping[str, float | Sequence[float]]
@@ -66,6 +68,9 @@ class PriorInfection(TypedDict):
 class Protect(Rule):
     """Initial state: protect a share of each age and region.
 
+    Its `share` is learned in the shape in which it is given: one number, nine by age, or either for each region that is
+    named (`regions` has the names).
+
     Args:
         name: Name of the rule.
         key: Name of the parameter that holds the shares, for messages.
@@ -79,6 +84,13 @@ class Protect(Rule):
     writes: ClassVar[Mapping[str, Merge]] = {
         "stage": "exclusive", "infection_risk": "exclusive", "severe_risk": "exclusive",
     }  # fmt: skip
+    inputs: ClassVar[Mapping[str, Input]] = {
+        "share": Input(
+            "share of the susceptible protected at the start", high=1.0, axis="region as named, ten-year age"
+        ),
+        "against_infection": Input("share by which the hazard of infection of the protected is lower", high=1.0),
+        "against_severe": Input("share by which the probability of severe disease of the protected is lower", high=1.0),
+    }
     reproducibility = "bit"
 
     def __init__(
@@ -94,10 +106,11 @@ class Protect(Rule):
     ) -> None:
         super().__init__(name)
         prefix = key.split(".")[0]
-        self.against_infection = nn.Parameter(_share(against_infection, f"{prefix}.against_infection"))
-        self.against_severe = nn.Parameter(_share(against_severe, f"{prefix}.against_severe"))
+        self.against_infection = nn.Parameter(torch.tensor(_share(against_infection, f"{prefix}.against_infection")))
+        self.against_severe = nn.Parameter(torch.tensor(_share(against_severe, f"{prefix}.against_severe")))
         self.source, self.target, self.key = source, target, key
-        self.shares = _by_region(shares, key)
+        self.regions = tuple(str(name) for name in shares) if isinstance(shares, Mapping) else None
+        self.share = nn.Parameter(torch.tensor(_shares(shares, key)))
 
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Draw who is protected."""
@@ -129,18 +142,22 @@ class Protect(Rule):
         Raises:
             ConfigError: A region is named that the population has not, or one is not named.
         """
-        if list(self.shares) == [ELSEWHERE]:
-            return self.shares[ELSEWHERE].unsqueeze(0)
+        by_age = self.share if self.share.dim() == (2 if self.regions else 1) else self.share.unsqueeze(-1)
+        table = by_age.reshape(-1, by_age.shape[-1]).expand(-1, NUM_AGE_GROUPS)
+        if self.regions in (None, (ELSEWHERE,)):
+            return table
+        assert self.regions is not None
         regions = region_names(fields, self.key)
-        for name in self.shares:
+        for name in self.regions:
             if name != ELSEWHERE and name not in regions:
                 raise ConfigError(f"{self.key}.{name}: there is no such region; {nearest(name, regions)}")
-        missing = [name for name in regions if name not in self.shares]
-        if missing and ELSEWHERE not in self.shares:
+        missing = [name for name in regions if name not in self.regions]
+        if missing and ELSEWHERE not in self.regions:
             raise ConfigError(
                 f"{self.key} says nothing of {', '.join(missing)}; add them, or {ELSEWHERE!r} for all other regions"
             )
-        return torch.stack([self.shares.get(name, self.shares.get(ELSEWHERE, torch.empty(0))) for name in regions])
+        rows = [self.regions.index(name if name in self.regions else ELSEWHERE) for name in regions]
+        return table.index_select(0, torch.tensor(rows))
 
 
 def vaccinate(keys: Vaccination, source: StageName) -> Protect:
@@ -201,23 +218,28 @@ def region_names(fields: Mapping[str, Field], key: str) -> tuple[str, ...]:
     return field.categories
 
 
-def _by_region(shares: Shares, key: str) -> dict[str, Tensor]:
-    if isinstance(shares, Mapping):
-        return {str(name): _by_age(value, f"{key}.{name}") for name, value in shares.items()}
-    return {ELSEWHERE: _by_age(shares, key)}
+def _shares(shares: Shares, key: str) -> float | list[float] | list[list[float]]:
+    """Shares in the shape in which they are given: (), (9,), (num_regions,) or (num_regions, 9)."""
+    if not isinstance(shares, Mapping):
+        return _by_age(shares, key)
+    rows = [_by_age(value, f"{key}.{name}") for name, value in shares.items()]
+    if not any(isinstance(row, list) for row in rows):
+        return [row for row in rows if not isinstance(row, list)]
+    return [row if isinstance(row, list) else [row] * NUM_AGE_GROUPS for row in rows]
 
 
-def _by_age(value: float | Sequence[float], key: str) -> Tensor:
-    """(num_age_groups,) shares."""
-    values = [value] * NUM_AGE_GROUPS if isinstance(value, (int, float)) else list(value)
-    if len(values) != NUM_AGE_GROUPS:
+def _by_age(value: float | Sequence[float], key: str) -> float | list[float]:
+    """One share, or one for each of the ages."""
+    if isinstance(value, (int, float)):
+        return _share(value, key)
+    if len(value) != NUM_AGE_GROUPS:
         raise ConfigError(
-            f"{key} has {len(values)} values; give one number, or nine for the ages 0-9, 10-19, ..., 70-79, 80+"
+            f"{key} has {len(value)} values; give one number, or nine for the ages 0-9, 10-19, ..., 70-79, 80+"
         )
-    return torch.stack([_share(v, key) for v in values])
+    return [_share(v, key) for v in value]
 
 
-def _share(value: float, key: str) -> Tensor:
+def _share(value: float, key: str) -> float:
     if not (math.isfinite(value) and 0 <= value <= 1):
         raise ConfigError(f"{key} must lie in [0, 1], got {value}; it is a share, so write 0.9 for 90 %")
-    return torch.tensor(float(value))
+    return float(value)

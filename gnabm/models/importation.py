@@ -13,16 +13,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, NotRequired, TypedDict
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gnabm.agents import Agents, Column, Field, Stage, StageName
 from gnabm.errors import ConfigError, nearest
-from gnabm.exchange import FIXED_POINT, from_fixed
+from gnabm.exchange import FIXED_POINT, from_fixed, total
 from gnabm.models.immunity import region_names
 from gnabm.neighbours import Neighbours
+from gnabm.parameters import Input
 from gnabm.rule import Rule, Step
 from gnabm.scan import Named, chosen_rows, refuse_labels, refuse_risks, weigh_groups
 
@@ -70,7 +71,7 @@ class Arrivals:
 
     Args:
         key: Where the config says so.
-        per_day: Expected infections per day.
+        per_day: Expected infections per day, unless the rule has learned another number.
         relative: Whether they are per 100,000 residents.
         first: Date, or days since the start.
         last: The same, or None for no end.
@@ -89,11 +90,11 @@ class Arrivals:
         if not (math.isfinite(self.per_day) and self.per_day >= 0):
             raise ConfigError(f"{self.key}: the number of infections must be finite and >= 0, got {self.per_day}")
 
-    def expected(self, step: Step) -> float:
-        """Infections expected in a step, per 100,000 residents if `relative`."""
+    def within(self, step: Step) -> float:
+        """Days of a step on which they arrive."""
         begin, end = round(step.index * step.dt, 9), round((step.index + 1) * step.dt, 9)
         first, last = self.days(None if step.start is None else step.start.date())
-        return self.per_day * max(min(end, last + 1) - max(begin, first), 0.0)
+        return max(min(end, last + 1) - max(begin, first), 0.0)
 
     def days(self, start: date | None) -> tuple[float, float]:
         """First and last day since the start of the run; those after its end just do not happen.
@@ -128,6 +129,9 @@ class Arrivals:
 class Arrive(Rule):
     """Infect susceptible residents from outside.
 
+    The `amount` of each entry is learned. In a run with local scores the number of arrivals stays what it is when more
+    or fewer are susceptible, as in a forward run: what is shared out, and among whom, both have their gradient.
+
     Args:
         name: Name of the rule.
         arrivals: How many, where and when.
@@ -137,6 +141,9 @@ class Arrive(Rule):
     """
 
     writes = {"stage": "exclusive", "infected_on": "sole"}  # noqa: RUF012
+    inputs: ClassVar[Mapping[str, Input]] = {
+        "amount": Input("infections from outside, as the entry gives them", "agents, or per 100,000", axis="entry"),
+    }
     reproducibility = "bit"
     infects = True
 
@@ -145,24 +152,32 @@ class Arrive(Rule):
     ) -> None:
         super().__init__(name)
         self.arrivals, self.source, self.target, self.risk = tuple(arrivals), source, target, risk
+        self.amount = nn.Parameter(torch.tensor([a.per_day for a in self.arrivals], dtype=torch.float64))
 
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Move the newly infected and note the step; on a day without arrivals nothing is looked at."""
-        expected = [a.expected(step) for a in self.arrivals]
-        if not any(expected):
+        expected = self._expected(step)
+        if not bool((expected != 0).any()):
             return {}
-        # Who is left, and at what risk, has no gradient: arrivals are given, whoever else is infected or immune.
         susceptible = agents.stage.codes == int(self.source)
-        risk = None if self.risk is None else torch.where(susceptible, getattr(agents, self.risk).detach(), 0.0)
-        if self.risk is not None and risk is not None:
-            refuse_risks(Named(self.risk, risk), susceptible)
+        risk = None
+        if self.risk is not None:
+            risk = torch.where(susceptible, getattr(agents, self.risk), 0.0)
+            if not step.weighted:
+                risk = risk.detach()  # flags cannot tell who is left, so the share of each would have half a gradient
+            refuse_risks(Named(self.risk, risk.detach()), susceptible)
         number = self._num_regions(agents.fields)
         if number:
             refuse_labels(Named("region", agents.region), number)
 
-        def people(region: int | None) -> tuple[int, float]:
+        def people(region: int | None) -> tuple[int, Tensor]:
             here = torch.ones_like(susceptible) if region is None else agents.region == region
-            left = _count(susceptible & here, step) if risk is None else float(step.total(risk * here))
+            if step.weighted:
+                left = step.total((susceptible if risk is None else risk) * here).to(torch.float64)
+            elif risk is None:
+                left = torch.tensor(_count(susceptible & here, step), dtype=torch.float64)
+            else:
+                left = step.total(risk * here).detach()
             return _count(here, step), left
 
         p, by_region = self._chances(agents.fields, expected, people)
@@ -180,8 +195,8 @@ class Arrive(Rule):
     def fused(self, agents: Agents, contacts: Neighbours, step: Step) -> tuple[Tensor, Mapping[str, Column]] | None:
         """The same, walking the agents twice on a day with arrivals: who is left, and whom it hits."""
         stage: Stage = agents.stage
-        expected = [a.expected(step) for a in self.arrivals]
-        if not any(expected):
+        expected = self._expected(step)
+        if not bool((expected != 0).any()):
             return torch.empty(0, dtype=torch.int64), {}
         risk = None if self.risk is None else Named(self.risk, getattr(agents, self.risk))
         if risk is not None and risk.values.dtype != torch.float32:
@@ -193,10 +208,10 @@ class Arrive(Rule):
             from_fixed(torch.cat([weighed[1], weighed[2].sum(0, keepdim=True) >> 20]), risk.values)
         everyone, left = weighed[0], weighed[1] if risk is None else weighed[1].to(torch.float64) / FIXED_POINT
 
-        def people(region: int | None) -> tuple[int, float]:
+        def people(region: int | None) -> tuple[int, Tensor]:
             if region is not None:
-                return int(everyone[region]), float(left[region])
-            return int(everyone.sum()), float(weighed[1].sum()) / (1 if risk is None else FIXED_POINT)
+                return int(everyone[region]), left[region].to(torch.float64)
+            return int(everyone.sum()), weighed[1].sum().to(torch.float64) / (1 if risk is None else FIXED_POINT)
 
         p, by_region = self._chances(agents.fields, expected, people)
         if by_region is None:
@@ -208,29 +223,34 @@ class Arrive(Rule):
         infected_on = torch.full(rows.shape, step.index, dtype=torch.int32)
         return rows, {"stage": stage.all_in(self.target, rows), "infected_on": infected_on}
 
+    def _expected(self, step: Step) -> Tensor:
+        """(num_entries,) float64 infections expected in a step, per 100,000 residents where an entry says so."""
+        return self.amount * torch.tensor([a.within(step) for a in self.arrivals], dtype=torch.float64)
+
     def _chances(
-        self, fields: Mapping[str, Field], expected: Sequence[float], people: Callable[[int | None], tuple[int, float]]
+        self, fields: Mapping[str, Field], expected: Tensor, people: Callable[[int | None], tuple[int, Tensor]]
     ) -> tuple[Tensor, Tensor | None]:
         """Probability () of everyone, and (num_regions,) where regions differ.
 
         Args:
             fields: Columns of the population.
-            expected: Arrivals of each entry in this step.
+            expected: (num_entries,) arrivals of each entry in this step.
             people: Of a region or None for all: residents, and the susceptible, each counted by its risk.
         """
-        everywhere, local = 0.0, torch.zeros(self._num_regions(fields), dtype=torch.float32)
+        everywhere, local = torch.zeros((), dtype=torch.float64), torch.zeros(self._num_regions(fields))
         for arrivals, region, number in zip(self.arrivals, self.regions(fields), expected, strict=True):
-            if not number:
+            if not bool(number != 0):
                 continue
             residents, left = people(region)
             if arrivals.relative:
                 number = number * residents / PEOPLE
+            p = self._probability(arrivals, number, left)
             if region is None:
-                everywhere += self._probability(arrivals, number, left)
+                everywhere = everywhere + p
             else:
-                local[region] += self._probability(arrivals, number, left)
-        p = torch.tensor(everywhere, dtype=torch.float32)
-        return p, p + local if bool(local.any()) else None
+                local = local.index_add(0, torch.tensor([region]), p.to(torch.float32).unsqueeze(0))
+        everyone = everywhere.to(torch.float32)
+        return everyone, everyone + local if bool((local != 0).any()) else None
 
     def _num_regions(self, fields: Mapping[str, Field]) -> int:
         """Number of regions, 0 where no entry names one."""
@@ -256,22 +276,24 @@ class Arrive(Rule):
             codes.append(None if arrivals.region is None else names.index(arrivals.region))
         return codes
 
-    def _probability(self, arrivals: Arrivals, number: float, people: float) -> float:
-        if number > people and self.name == SEED:
+    def _probability(self, arrivals: Arrivals, number: Tensor, people: Tensor) -> Tensor:
+        """() float64 that somebody of risk 1 is among a number () of infections of some people ()."""
+        if bool(number > people) and self.name == SEED:
             where = "the population" if arrivals.region is None else arrivals.region
             raise ConfigError(
-                f"{arrivals.key}: {number:g} infections are asked for, but {where} has {people:g} susceptible people"
-                f"{'' if self.risk is None else ', each counted by its risk of infection'}; lower the number"
+                f"{arrivals.key}: {number.item():g} infections are asked for, but {where} has {people.item():g} "
+                f"susceptible people{'' if self.risk is None else ', each counted by its risk of infection'}; lower "
+                "the number"
             )
-        return min(number / people, 1.0) if people else 0.0
+        return (number / people).clamp(max=1.0) if bool(people != 0) else torch.zeros_like(people)
 
 
 SEED = "Seed"
 
 
-def _count(flags: torch.Tensor, step: Step) -> int:
-    """Number of agents of all shards; a total of many rows costs more than one of a count."""
-    return int(step.total(torch.count_nonzero(flags).reshape(1)))
+def _count(flags: Tensor, step: Step) -> int:
+    """Number of agents of all shards, whatever their weights; a total of many rows costs more than one of a count."""
+    return int(total(step.group, torch.count_nonzero(flags).reshape(1)))
 
 
 def seed(entries: Sequence[Seeding], source: StageName, target: StageName, risk: str | None = None) -> Arrive:

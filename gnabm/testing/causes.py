@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from gnabm.callers import caller, place
 
 _EXPRESSION = "its bits depend on where a row stands: vectorised rows and the last few of a run are rounded differently"
 _ROW_SUM = "a float sum over rows depends on threads and shards: use step.total"
@@ -35,10 +34,6 @@ _CAUSES: Mapping[str, str] = {
     **dict.fromkeys(("multinomial", "normal", "uniform", "exponential"), _GENERATOR),
     "arange": "torch.arange numbers rows, which change with the shard: who an agent is, is agents.key",
 }  # fmt: skip
-_CORE = Path(__file__).parents[1]
-_TORCH = str(Path(torch.__file__).parent)
-_OURS = (*(str(path) for path in _CORE.glob("*.py")), str(_CORE / "testing"))
-"""The core; the rules of `gnabm.models` are explained like anybody's."""
 
 
 class _Listener(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -52,9 +47,9 @@ class _Listener(TorchDispatchMode):  # type: ignore[no-untyped-call]
         del types
         name = str(func.overloadpacket).split(".")[-1].removesuffix("_")
         if name in _CAUSES and _suspicious(name, args):
-            where = _line()
-            if where is not None:
-                self.heard.setdefault((name, where), _CAUSES[name])
+            frame = caller()
+            if frame is not None:
+                self.heard.setdefault((name, place(frame)), _CAUSES[name])
         return func(*args, **(kwargs or {}))
 
 
@@ -65,21 +60,6 @@ def _suspicious(name: str, args: tuple[Any, ...]) -> bool:
     if name == "index_put":
         return len(args) > 3 and bool(args[3])
     return floats or _CAUSES[name] == _GENERATOR or name == "arange"
-
-
-def _line() -> str | None:
-    """File and line that called into torch, or None when gnabm's own kernels did."""
-    frame = sys._getframe(2)
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if name.startswith(_OURS):
-            return None
-        if name != __file__ and not name.startswith((_TORCH, "<")):
-            return f"{Path(name).name}:{frame.f_lineno}"
-        if frame.f_back is None:
-            return None
-        frame = frame.f_back
-    return None
 
 
 def likely_causes(run: Callable[[], object]) -> str:

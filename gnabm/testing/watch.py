@@ -23,7 +23,7 @@ from gnabm.random import uniform
 from gnabm.rule import Rule
 from gnabm.sampling import Estimator
 from gnabm.shard import EdgeShard, MixingShard, PlaceShard, Shard, cut
-from gnabm.simulate import Simulation
+from gnabm.simulation import Simulation
 
 
 class ConformanceError(GnabmError, AssertionError):
@@ -109,6 +109,7 @@ class _Recording:
 
     def __init__(self, run: Watched, rule: str, inner: Estimator) -> None:
         self.run, self.rule, self.inner, self.count = run, rule, inner, 0
+        self.flags, self.local = inner.flags, inner.local
 
     def __call__(self, state: int, keys: Tensor, p: Tensor) -> Tensor:
         self.count += 1
