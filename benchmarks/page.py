@@ -17,7 +17,7 @@ Every section is written by the command that it names, on the machine and commit
 but *Scale*, which takes hours and is written by `make bench-ladder`. Start-up is not part of any number of seconds
 unless a column says so. Nothing is extrapolated.
 """
-SIR, SHARDS, EDGES, COUNTRY, PROFILE, SCALE, MEMORY, TOOLS = SECTIONS = (
+SIR, SHARDS, EDGES, COUNTRY, PROFILE, SCALE, MEMORY, GRADIENTS, SENSITIVITY, TOOLS = SECTIONS = (
     "SIR on a uniform random graph",
     "Two shards against one process",
     "Edges per second",
@@ -25,6 +25,8 @@ SIR, SHARDS, EDGES, COUNTRY, PROFILE, SCALE, MEMORY, TOOLS = SECTIONS = (
     "Where time and bytes go",
     "Scale",
     "Memory: forecast and measured",
+    "Gradients",
+    "Sensitivity from one run",
     "Public tools",
 )
 """Titles in their order on the page."""

@@ -71,7 +71,7 @@ class Ranks:
     def _live(self) -> None:
         with ExitStack() as stack:
             try:
-                _start_ray(self.size, stack)
+                start_ray(self.size, stack)
                 actors = self._place(stack)
             except BaseException as error:  # handed to the caller of `actors`, whatever it is
                 self._started.set_exception(error)
@@ -239,7 +239,13 @@ def _nearness(error: BaseException) -> int:
     return 1 if isinstance(error, RayActorError) else 0
 
 
-def _start_ray(shards: int, stack: ExitStack) -> None:
+def start_ray(shards: int, stack: ExitStack) -> None:
+    """Start Ray where it is not running.
+
+    Args:
+        shards: Processes that want a CPU each.
+        stack: Ends it again.
+    """
     if ray.is_initialized():
         return
     if os.environ.get("RAY_ADDRESS"):

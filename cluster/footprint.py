@@ -190,10 +190,12 @@ def names_in_code(model: Model) -> set[str]:
     return found
 
 
-def _in_code(value: Any) -> Iterator[str]:  # noqa: ANN401
+def _in_code(value: Any, within: tuple[type, ...] = ()) -> Iterator[str]:  # noqa: ANN401
     if isinstance(value, type):
         for part in vars(value).values():
-            yield from _in_code(part)
+            # An autograd function and its backward name each other.
+            if not any(part is outer for outer in within):
+                yield from _in_code(part, (*within, value))
     elif isinstance(value, property):
         yield from _in_code(value.fget)
     elif isinstance(value, (staticmethod, classmethod)):

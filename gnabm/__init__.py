@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gnabm import models
     from gnabm.agents import Agents, Field, Stage, Stages
+    from gnabm.audit import audit
     from gnabm.contacts import Contacts, Edges, Mixing, Places
     from gnabm.model import Model, Observable, State, count_by_stage
     from gnabm.neighbours import Neighbours
     from gnabm.population import Population
     from gnabm.rule import Rule, SeedAgents, SeedAtRandom, Step
-    from gnabm.simulate import Simulation, simulate
+    from gnabm.simulate import simulate
+    from gnabm.simulation import Simulation
     from gnabm.trajectory import Trajectory, open_trajectory
 
 _HOME = {
     "agents": ("Agents", "Field", "Stage", "Stages"),
+    "audit": ("audit",),
     "contacts": ("Contacts", "Edges", "Mixing", "Places"),
     "model": ("Model", "Observable", "State", "count_by_stage"),
     "neighbours": ("Neighbours",),
@@ -34,7 +37,7 @@ _HOME = {
 __all__ = [
     "Agents", "Contacts", "Edges", "Field", "Mixing", "Model", "Neighbours", "Observable", "Places", "Population",
     "Rule", "SeedAgents", "SeedAtRandom", "Simulation", "Stage", "Stages", "State", "Step", "Trajectory",
-    "count_by_stage", "models", "open_trajectory", "simulate",
+    "audit", "count_by_stage", "models", "open_trajectory", "simulate",
 ]  # fmt: skip
 
 
@@ -54,7 +57,7 @@ class _Package(ModuleType):
 
     def __setattr__(self, name: str, value: object) -> None:
         # Importing the module gnabm.simulate would hide the function of that name.
-        if not (name == "simulate" and isinstance(value, ModuleType)):
+        if not (name in _HOME.get(name, ()) and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:

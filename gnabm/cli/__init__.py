@@ -1,4 +1,4 @@
-"""The command line: `gnabm build | plan | run | inspect | report | explain | branch`.
+"""The command line: `gnabm build | plan | run | inspect | report | explain | branch | gradients | sensitivity`.
 
 The only place that puts gnabm, graphs and cluster together. Everything heavy is imported inside the commands, so that
 `--help` answers at once. Exit codes: 0, 2 for bad input, 1 for a failure while running.
@@ -157,6 +157,81 @@ def branch(
     from gnabm.cli.branching import branch_run
 
     branch_run(path, day, overrides or [], scenarios, out, overwrite=overwrite)
+
+
+@app.command(epilog="Example: gnabm gradients sir_small --estimators smoothed --observables incidence")
+@guarded
+def gradients(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    chains: Annotated[
+        bool, typer.Option("--audit", help="Say which parameter moves which outcome, and where a chain breaks.")
+    ] = False,
+    agents: Annotated[
+        int | None,
+        typer.Option("--agents", min=1, metavar="N", help="Agents of a country; at most 10,000 if left out."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps; at most 60 if left out.")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, help="Number of seeds.")] = 10,
+    estimators: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--estimators", metavar="NAME", help="local-score, straight-through, gumbel(0.5), smoothed, score."
+        ),
+    ] = None,
+    parameters: Annotated[
+        list[str] | None, typer.Option("--parameters", metavar="PATTERN", help="Such as 'Infect.*'; repeatable.")
+    ] = None,
+    observables: Annotated[
+        list[str] | None, typer.Option("--observables", metavar="NAME", help="Such as deaths; repeatable.")
+    ] = None,
+    width: Annotated[
+        float, typer.Option("--width", help="Half the width of a difference, as a share of the value.")
+    ] = 0.1,
+    budget: Annotated[float, typer.Option("--budget", help="Seconds after which no other seed is begun.")] = 300.0,
+    as_json: AsJson = False,
+) -> None:
+    """Set the gradients of a config's model beside finite differences of the same draws."""
+    from gnabm.cli.gradients import Asked, audit_config, compare_config
+
+    asked = Asked(agents, steps, seeds, estimators or [], parameters or ["*"], observables or None, width, budget)
+    (audit_config if chains else compare_config)(config, overrides or [], asked, as_json=as_json)
+
+
+@app.command(epilog="Example: gnabm sensitivity sir_small --by week --parameters 'Infect.*' --seeds 5 --check")
+@guarded
+def sensitivity(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    parameters: Annotated[
+        list[str] | None, typer.Option("--parameters", metavar="PATTERN", help="Such as 'Infect.*'; repeatable.")
+    ] = None,
+    outcome: Annotated[str, typer.Option("--outcome", metavar="NAME", help="Observable to sum.")] = "incidence",
+    by: Annotated[
+        list[str] | None,
+        typer.Option("--by", metavar="GROUP", help="age_group, region, week, all, or region:week; repeatable."),
+    ] = None,
+    window: Annotated[
+        tuple[float, float] | None, typer.Option("--window", metavar="DAY DAY", help="First day, day after the last.")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Differentiable runs.")] = 5,
+    check: Annotated[bool, typer.Option("--check", help="Compare with central differences.")] = False,
+    check_seeds: Annotated[int, typer.Option("--check-seeds", min=2, help="Seeds of --check.")] = 30,
+    factor: Annotated[float, typer.Option("--factor", help="Change of a parameter in --check.")] = 1.1,
+    whole: Annotated[bool, typer.Option("--global", help="Add Sobol and Morris over ranges.")] = False,
+    samples: Annotated[int, typer.Option("--samples", min=2, help="Base samples of --global, 2 ** n.")] = 16,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="HTML page with heat maps.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say how outcomes change with parameters, from one differentiable run per seed."""
+    from gnabm.cli.sensitivity import Asked, show_sensitivity
+
+    asked = Asked(
+        tuple(parameters or ["*"]), outcome, tuple(by or []), window, seeds, check_seeds if check else 0, factor,
+        samples if whole else 0,
+    )  # fmt: skip
+    show_sensitivity(config, overrides or [], asked, out, as_json=as_json, overwrite=overwrite)
 
 
 def main() -> None:

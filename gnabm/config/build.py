@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gnabm.config.parameters import model_function
+from gnabm.config.parameters import INTERVENTIONS, in_days, model_function
 from gnabm.config.schema import Config
 from gnabm.errors import ConfigError, GnabmError, nearest
 from gnabm.model import Model
 from gnabm.models.fitting import refuse_unfit
+from gnabm.models.immunity import AGE_GROUPS
 from gnabm.nextgen import Encounters, transmission_rate_for
 from gnabm.population import Population
 
-AGE_GROUPS = (*(f"{10 * decade}-{10 * decade + 9}" for decade in range(8)), "80+")
-"""The ten-year age groups that parameters by age refer to."""
 Meetings = Callable[[Population], Mapping[str, Encounters]]
 """Who meets whom by layer and five-year age (`graphs.encounters`)."""
 
@@ -35,13 +34,21 @@ def build_model(config: Config, population: Population, encounters: Meetings | N
     try:
         refuse_unfit(model, population, run.start, run.steps * run.dt)
     except GnabmError as error:
-        raise type(error)(f"parameters.{error}") from error
+        own = str(error).startswith(INTERVENTIONS)
+        raise type(error)(str(error) if own else f"parameters.{error}") from error
     return model
+
+
+def keywords(config: Config) -> dict[str, Any]:
+    """What a config says to the function of its model: parameters, and interventions in days since the start."""
+    given = config.interventions
+    settled = [in_days(entry, config.run.start, f"{INTERVENTIONS}[{k}]") for k, entry in enumerate(given)]
+    return {**config.parameters, **({INTERVENTIONS: settled} if settled else {})}
 
 
 def model_parameters(config: Config, population: Population, encounters: Meetings | None = None) -> dict[str, Any]:
     """All parameters of the model, those included that are derived from the population."""
-    parameters = dict(config.parameters)
+    parameters = keywords(config)
     layers = population.contacts.layers
     for name in parameters.get("layer_weights") or {}:
         if name not in layers:
@@ -79,7 +86,7 @@ def _transmission_rate(config: Config, population: Population, encounters: Meeti
             "reproduction_number needs ages, which the population has not; add a column age to the agent table, or "
             "give parameters.transmission_rate to a model that needs no ages, such as epidemic.sir"
         )
-    model = model_function(config.model)(**config.parameters, transmission_rate=1.0)
+    model = model_function(config.model)(**keywords(config), transmission_rate=1.0)
     if model.transmission is None:
         raise ConfigError(
             f"reproduction_number: {config.model} does not say which courses an infection takes; give "

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from gnabm.config.build import Meetings, build_model, model_parameters
+from gnabm.config.build import Meetings, build_model, keywords, model_parameters
 from gnabm.config.explain import explain
 from gnabm.config.parameters import check_parameters, model_function
 from gnabm.config.schema import Change, Config, Run
@@ -239,7 +239,7 @@ def _derived(config: Config) -> tuple[str, ...]:
 
 def _model(config: Config) -> Model:
     """The model of a config; rates that follow from a population stand at 1."""
-    return model_function(config.model)(**config.parameters, **dict.fromkeys(_derived(config), 1.0))
+    return model_function(config.model)(**keywords(config), **dict.fromkeys(_derived(config), 1.0))
 
 
 def _useless(before: Config, after: Config, keys: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from gnabm.config.schema import KINDS, Change, Config, Record, Run, Section
+from gnabm.config.schema import KINDS, Change, Config, Gradient, Record, Run, Section
 from gnabm.errors import nearest
 
 _EXPECTED = {
@@ -22,7 +22,7 @@ _EXPECTED = {
     "date_type": "a date such as 2022-01-20",
     "finite_number": "a finite number",
 }
-_SECTIONS: dict[str, type[Section]] = {"run": Run, "record": Record, "changes": Change}
+_SECTIONS: dict[str, type[Section]] = {"run": Run, "record": Record, "changes": Change, "gradient": Gradient}
 
 
 def explain(problem: ErrorDetails) -> str:

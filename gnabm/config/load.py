@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from gnabm.config.build import keywords
 from gnabm.config.changes import assign, check_changes
 from gnabm.config.explain import explain
-from gnabm.config.parameters import check_parameters, model_functions
+from gnabm.config.parameters import INTERVENTIONS, check_interventions, check_parameters, model_functions
 from gnabm.config.schema import KINDS, Config
 from gnabm.errors import ConfigError, GnabmError, nearest
 
@@ -160,10 +161,10 @@ def check(values: dict[str, Any], name: str, where: str) -> Config:
         found = error.errors(include_url=False)
         doubled = bool(problems)  # a population of two kinds would be reported key by key as well
         problems += [explain(p) for p in found if not (doubled and p["loc"][0] == "population")]
-    parameters, wrong = _model_problems(values)
+    converted, wrong = _model_problems(values, config)
     problems += wrong
     if config is not None and not problems:
-        config = config.model_copy(update={"parameters": parameters})
+        config = config.model_copy(update=converted)
         changes, problems = check_changes(config)
         config = config.model_copy(update={"changes": changes})
     if problems or config is None:
@@ -183,8 +184,8 @@ def _population_problems(population: object) -> list[str]:
     ]
 
 
-def _model_problems(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Converted parameters, and what is wrong with the model, its parameters and the fields to record."""
+def _model_problems(values: Mapping[str, Any], config: Config | None) -> tuple[dict[str, Any], list[str]]:
+    """Converted parameters and interventions, and what is wrong with the model, with them and the fields to record."""
     name, given = values.get("model"), values.get("parameters", {})
     if not isinstance(name, str) or not isinstance(given, dict):
         return {}, []  # already reported as wrong types
@@ -193,15 +194,20 @@ def _model_problems(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
         return {}, [f"model: there is no {name!r}; {nearest(name, known)}"]
     derived = ("transmission_rate",) if values.get("reproduction_number") is not None else ()
     parameters, problems = check_parameters(known[name], given, derived)
+    converted: dict[str, Any] = {"parameters": parameters}
+    if config is not None:
+        converted["interventions"], wrong = check_interventions(known[name], config.interventions, config.run.start)
+        problems += wrong
     if problems:
-        return parameters, problems
+        return converted, problems
+    keyed = parameters if config is None else keywords(config.model_copy(update=converted))
     try:
-        model = known[name](**parameters, **dict.fromkeys(derived, 1.0))
+        model = known[name](**keyed, **dict.fromkeys(derived, 1.0))
     except GnabmError as error:
-        return parameters, [f"parameters: {error}"]
+        return converted, [str(error) if str(error).startswith(INTERVENTIONS) else f"parameters: {error}"]
     record = values.get("record")
     fields = record.get("fields", []) if isinstance(record, dict) else []
     for field in fields if isinstance(fields, list) else []:
         if isinstance(field, str) and field not in model.state:
             problems.append(f"record.fields: {name} has no state field {field!r}; {nearest(field, model.state)}")
-    return parameters, problems
+    return converted, problems

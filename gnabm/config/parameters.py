@@ -8,7 +8,7 @@ import math
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from importlib import import_module
 from typing import Any
@@ -18,6 +18,8 @@ from gnabm.model import Model
 from gnabm.units import quantity
 
 ModelFunction = Callable[..., Model]
+INTERVENTIONS = "interventions"
+"""Keyword of the interventions, which stand beside the parameters in a config."""
 
 
 def model_functions() -> dict[str, ModelFunction]:
@@ -63,8 +65,11 @@ def check_parameters(
     problems: list[str] = []
     for name, value in given.items():
         where = f"parameters.{name}"
-        if name not in wanted:
-            problems.append(f"{where}: no such key; {nearest(str(name), wanted)}")
+        if name == INTERVENTIONS:
+            problems.append(f"{where}: is no parameter; give {INTERVENTIONS}: [...] beside parameters")
+        elif name not in wanted:
+            known = [key for key in wanted if key != INTERVENTIONS]
+            problems.append(f"{where}: no such key; {nearest(str(name), known)}")
         elif name in derived:
             problems.append(f"{where}: is derived from reproduction_number; give one of the two")
         else:
@@ -77,6 +82,66 @@ def check_parameters(
             hint = " or reproduction_number" if name == "transmission_rate" else ""
             problems.append(f"parameters.{name}: missing; give {_describe(hints[name])}{hint}")
     return values, problems
+
+
+def check_interventions(
+    function: ModelFunction, given: Sequence[Any], start: date | None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Check and convert interventions.
+
+    Args:
+        function: The model.
+        given: As YAML reads them.
+        start: Date of the first step, or None.
+
+    Returns:
+        Converted interventions, dates as they were given, and one line for each that is wrong.
+    """
+    hints = typing.get_type_hints(function)
+    if given and INTERVENTIONS not in hints:
+        return [], [f"{INTERVENTIONS}: {function.__name__} takes none; use epidemic.seir or epidemic.covid"]
+    made: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for number, entry in enumerate(given):
+        where = f"{INTERVENTIONS}[{number}]"
+        try:
+            made.append(_convert(entry, typing.get_args(hints[INTERVENTIONS])[0], where))
+            in_days(made[-1], start, where)
+        except ConfigError as error:
+            problems.append(str(error))
+    return made, problems
+
+
+def in_days(entry: Mapping[str, Any], start: date | None, where: str) -> dict[str, Any]:
+    """An intervention with its start and end in days since the start of the run.
+
+    Args:
+        entry: As it was converted.
+        start: Date of the first step, or None.
+        where: Its key.
+
+    Raises:
+        ConfigError: A date lies before the run, or the run has none.
+    """
+    days = dict(entry)
+    for name in ("start", "end"):
+        value = entry.get(name)
+        if not isinstance(value, str):
+            continue
+        try:
+            day = date.fromisoformat(value)
+        except ValueError:
+            days[name] = _number(value, f"{where}.{name}")
+            continue
+        if start is None:
+            raise ConfigError(
+                f"{where}.{name}: {value} is a date, but this run has none; give run.start, or the number of days "
+                "since the start"
+            )
+        if day < start:
+            raise ConfigError(f"{where}.{name}: {value} lies before the run, which starts on {start}; take a later day")
+        days[name] = float((day - start).days)
+    return days
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401
@@ -121,8 +186,11 @@ def _alternative(value: Any, options: tuple[Any, ...], hint: Any, where: str) ->
     outer = {type(None): types.NoneType, list: collections.abc.Sequence, dict: collections.abc.Mapping}
     wanted = outer.get(type(value))
     for option in options:
-        if (typing.get_origin(option) or option) is wanted or (wanted is outer[dict] and typing.is_typeddict(option)):
+        if (typing.get_origin(option) or option) is wanted:
             return option
+    keyed = [option for option in options if typing.is_typeddict(option)]
+    if isinstance(value, dict) and keyed:  # the one that knows most of the keys
+        return max(keyed, key=lambda option: len(typing.get_type_hints(option).keys() & value.keys()))
     # A text is a quantity such as `2 weeks` unless a text is asked for.
     for kinds, scalars in (((str, date), (str, float)), (int, (int, float)), (float, (float,))):
         if isinstance(value, kinds) and not isinstance(value, bool):

@@ -153,6 +153,20 @@ class Record(Section):
     infections: bool = False
 
 
+class Gradient(Section):
+    """How a differentiable run of this config is made.
+
+    Args:
+        estimator: Gradient of the draws.
+        checkpoint: Keep the state every so many steps and make the steps between again; None keeps all.
+        horizon: Steps that a gradient goes back in time; None for all.
+    """
+
+    estimator: Literal["local-score", "straight-through", "gumbel", "smoothed", "score"] = "local-score"
+    checkpoint: Annotated[int, Field(ge=1)] | None = None
+    horizon: Annotated[int, Field(ge=1)] | None = None
+
+
 class Change(Section):
     """Values that hold from a day on.
 
@@ -182,6 +196,8 @@ class Config(Section):
         population: Who, and who meets whom.
         run: How long and on what.
         record: What is kept.
+        interventions: Closures, isolation, tests and vaccination, each a mapping (`gnabm.models.policies`).
+        gradient: How a differentiable run is made.
         changes: What changes while the run goes on.
         name: Name of the run's folder, from the name of the file.
     """
@@ -192,6 +208,8 @@ class Config(Section):
     population: Population
     run: Run
     record: Record = Field(default_factory=Record)
+    interventions: list[dict[str, Any]] = Field(default_factory=list)
+    gradient: Gradient = Field(default_factory=Gradient)
     changes: list[Change] = Field(default_factory=list)
     name: str = Field("run", exclude=True)
 

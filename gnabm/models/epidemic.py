@@ -7,6 +7,7 @@ state at the start of the step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,8 +20,10 @@ from gnabm.models.calendar import Calendar, CalendarKeys
 from gnabm.models.covid import (
     ASYMPTOMATIC,
     COVID,
+    MILD,
     OBSERVABLES,
     RECOVERED,
+    SEVERE,
     SUSCEPTIBLE,
     Disease,
     published_susceptibility,
@@ -29,9 +32,12 @@ from gnabm.models.covid import (
 from gnabm.models.durations import geometric, one_stage, two_stages
 from gnabm.models.immunity import RISKS, PriorInfection, Vaccination, infect_before, vaccinate
 from gnabm.models.importation import Importation, Seeding, bring, seed
-from gnabm.models.infection import DailyProfile, Infect, InfectByAge, as_rate, happens
+from gnabm.models.infection import Infect, InfectByAge, happens
+from gnabm.models.infectiousness import DailyProfile, as_rate
+from gnabm.models.policies import Intervention, Policies
 from gnabm.models.progression import STATE, Progress
 from gnabm.neighbours import Neighbours
+from gnabm.parameters import Input
 from gnabm.rule import Rule, SeedAgents, SeedAtRandom, Step
 from gnabm.scan import event_rows
 from gnabm.transmission import Courses, Transmission
@@ -56,6 +62,7 @@ class Leave(Rule):
         name: Name of the rule.
     """
 
+    inputs: ClassVar[Mapping[str, Input]] = {"rate": Input("rate at which the stage is left", "per day")}
     reproducibility = "bit"
 
     def __init__(self, rate: float, source: StageName, target: StageName, name: str) -> None:
@@ -173,6 +180,9 @@ def seir(
     susceptibility: Sequence[float] | None = None,
     infectiousness: Sequence[float] = (1.0,),
     layer_weights: Mapping[str, float] | None = None,
+    rate_by_week: Sequence[float] | None = None,
+    rate_by_region: Sequence[float] | None = None,
+    interventions: Sequence[Intervention] = (),
 ) -> Model:
     """Susceptible, exposed, infectious, recovered, with ages and layers.
 
@@ -184,21 +194,31 @@ def seir(
         susceptibility: By ten-year age group (the population's `age_group`), or None for 1.
         infectiousness: By whole days since infection, for any dt; the last value holds from there on.
         layer_weights: Factor on the contacts of a layer, by name; 1 where absent.
+        rate_by_week: Factor on the transmission rate in each week of the run, the last one from there on.
+        rate_by_region: Factor on the transmission rate of each region, in their order.
+        interventions: Closures, isolation, tests and vaccination (`gnabm.models.policies`), such as `{close: [school],
+            strength: 0.8, start: 30}`. The infectious are symptomatic; the susceptible and recovered are vaccinated.
     """
     s, e, i, r = SEIR
     profile, weights = DailyProfile(infectiousness), dict(layer_weights or {})
+    observe = [count_by_stage, _incidence(s)]
+    policies = Policies.of(interventions, symptomatic=(i,), eligible=(s, r), observables=observe)
+    infect = InfectByAge(
+        transmission_rate, susceptibility, profile, weights, source=s, target=e, infectious=i,
+        risk="infection_risk" if policies.vaccinates else None, closures=policies.closures, outside=policies.outside,
+        rate_by_week=rate_by_week, rate_by_region=rate_by_region,
+    )  # fmt: skip
+    rules = [infect, Leave(latent_rate, e, i, "BecomeInfectious"), Leave(recovery_rate, i, r, "Recover")]
     return Model(
-        [
-            InfectByAge(transmission_rate, susceptibility, profile, weights, source=s, target=e, infectious=i),
-            Leave(latent_rate, e, i, "BecomeInfectious"),
-            Leave(recovery_rate, i, r, "Recover"),
-        ],
+        [*policies.phases, rules],
         state={
             "stage": SEIR,
             "infected_on": INFECTED_ON,
+            **(RISKS if policies.vaccinates else {}),
+            **policies.state,
         },
-        initial=_seeds(s, e, initial_infected),
-        observe=[count_by_stage, _incidence(s)],
+        initial=[_seeds(s, e, initial_infected), *policies.initial],
+        observe=observe,
         name="seir",
         transmission=Transmission(_Seir(latent_rate, recovery_rate, profile), susceptibility, weights),
     )
@@ -218,12 +238,14 @@ def covid(
     probabilities: Mapping[str, Sequence[float]] | None = None,
     durations: Mapping[str, Sequence[float]] | None = None,
     infectiousness: Mapping[str, float] | None = None,
+    rate_by_week: Sequence[float] | None = None,
+    rate_by_region: Sequence[float] | None = None,
+    interventions: Sequence[Intervention] = (),
 ) -> Model:
     r"""COVID-19 in eleven stages, with ages, layers, immunity at the start, arrivals and a calendar.
 
     A reproduction number from which the transmission rate follows is that of a population without immunity, in an
-    average week of a school term. In a differentiable run outcomes carry no gradient: that of deaths and of occupancies
-    is the one of the infections that led to them, which is far too small; that of infections is biased.
+    average week of a school term, and without interventions.
 
     Args:
         transmission_rate: Infections per contact by one with severe symptoms, per unit of infectiousness: an infector
@@ -250,6 +272,11 @@ def covid(
             published where absent.
         infectiousness: Factors `asymptomatic`, `presymptomatic`, `mild`, `severe`, and `profile_mean`, `profile_sd` in
             days; published where absent.
+        rate_by_week: Factor on the transmission rate in each week of the run, the last one from there on.
+        rate_by_region: Factor on the transmission rate of each region, in their order.
+        interventions: Closures, isolation, tests and vaccination (`gnabm.models.policies`), such as `{close: [school],
+            strength: 0.8, when: {observable: hospital_occupancy, above_per_100k: 5, days: 28}}`. Those with mild or
+            severe symptoms are symptomatic; the susceptible and recovered are vaccinated.
 
     References:
         Hinch et al. (2021), PLoS Comput. Biol. 17(7) e1009146; Chopra et al. (2021), arXiv 2110.04421.
@@ -266,21 +293,23 @@ def covid(
     # Those infected at the start were vaccinated before, but their infection is no prior one.
     vaccinated = [] if vaccination is None else [vaccinate(vaccination, s)]
     infected_before = [] if prior_infection is None else [infect_before(prior_infection, s, RECOVERED)]
-    immune = bool(vaccinated or infected_before)
+    policies = Policies.of(interventions, symptomatic=(MILD, SEVERE), eligible=(s, RECOVERED), observables=OBSERVABLES)
+    immune = bool(vaccinated or infected_before or policies.vaccinates)
     infect_risk, severe_risk = ("infection_risk", "severe_risk") if immune else (None, None)
     infect = InfectByAge(
         transmission_rate, ages, disease.profile, weights, source=s, target=a, infectious=disease.infectious(),
-        calendar=None if calendar is None else Calendar.of(calendar), risk=infect_risk,
+        calendar=None if calendar is None else Calendar.of(calendar), risk=infect_risk, closures=policies.closures,
+        outside=policies.outside, rate_by_week=rate_by_week, rate_by_region=rate_by_region,
     )  # fmt: skip
-    start = Progress(a, disease.outcomes(), disease.transitions(), severe_risk, "InitialProgress")
-    progress = Progress(a, disease.outcomes(), disease.transitions(), severe_risk)
+    course = (a, disease.outcomes(), disease.transitions(), disease.figures(), severe_risk)
+    start, progress = Progress(*course, name="InitialProgress"), Progress(*course)
     entering = (seed(seeding, s, a, infect_risk), bring(importation, s, a, infect_risk))
     arrivals: list[Rule] = [rule for rule in entering if rule.arrivals]
-    phases = [[rule] for rule in (*arrivals, infect, progress)]
+    phases = [*policies.phases, *([rule] for rule in (*arrivals, infect, progress))]
     return Model(
         phases,
-        state={"stage": COVID, "infected_on": INFECTED_ON, **STATE, **(RISKS if immune else {})},
-        initial=[*vaccinated, _seeds(s, a, initial_infected), *infected_before, start],
+        state={"stage": COVID, "infected_on": INFECTED_ON, **STATE, **(RISKS if immune else {}), **policies.state},
+        initial=[*vaccinated, _seeds(s, a, initial_infected), *infected_before, *policies.initial, start],
         observe=OBSERVABLES,
         name="covid",
         transmission=Transmission(disease.courses, ages, weights),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from datetime import date
 
+from gnabm.errors import ConfigError
+from gnabm.intervention import Watch
 from gnabm.model import Model
-from gnabm.models.immunity import Protect, refuse_other_ages
+from gnabm.models.campaign import Vaccinate
+from gnabm.models.immunity import Protect, refuse_other_ages, region_names
 from gnabm.models.importation import Arrive
-from gnabm.models.infection import InfectByAge
+from gnabm.models.infection import Closure, InfectByAge
 from gnabm.models.progression import Progress
 from gnabm.population import Population
 
@@ -38,6 +41,24 @@ def refuse_unfit(model: Model, population: Population, start: date | None, days:
                 rule.table(population.fields)
             case Progress():
                 refuse_other_ages(population.fields if "age_group" in population.columns else {})
-            case InfectByAge(calendar=calendar) if calendar is not None:
-                calendar.refuse_unknown(list(population.contacts.layers))
-                calendar.refuse_dates(start, days)
+            case Vaccinate():
+                refuse_other_ages(population.fields if "age_group" in population.columns else {})
+            case Watch(by_region=True):
+                region_names(population.fields, rule.key)
+            case InfectByAge():
+                _refuse_unfit(rule, population, start, days)
+
+
+def _refuse_unfit(rule: InfectByAge, population: Population, start: date | None, days: float) -> None:
+    """The same for one rule that infects."""
+    layers = list(population.contacts.layers)
+    if rule.calendar is not None:
+        rule.calendar.refuse_unknown(layers)
+        rule.calendar.refuse_dates(start, days)
+    for name, closure in rule.closures.items():
+        assert isinstance(closure, Closure)
+        closure.refuse_unknown(name, layers, population.fields)
+    if rule.rate_by_region is not None:
+        names, number = region_names(population.fields, "rate_by_region"), rule.rate_by_region.shape[0]
+        if number != len(names):
+            raise ConfigError(f"rate_by_region has {number} values for {len(names)} regions: {', '.join(names)}")

@@ -1,173 +1,39 @@
-"""Infection by contacts: what the infected send over time, and the rules that turn what is received into infections."""
+"""Infection by contacts: the rules that turn what is received into infections, and what makes contacts fewer."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gnabm.agents import Agents, Column, Stage, StageName, Stages
-from gnabm.errors import DataError
+from gnabm.agents import Agents, Column, Field, Stage, StageName, Stages
+from gnabm.errors import DataError, UnknownFieldError, nearest
 from gnabm.exposure import Part, candidates
+from gnabm.intervention import Schedule, When
 from gnabm.messages import nonzero_rows
 from gnabm.models.calendar import Calendar
-from gnabm.models.durations import gamma_cdf
+from gnabm.models.immunity import region_names
+from gnabm.models.infectiousness import Profile, StageFactors, as_rate, as_rates
 from gnabm.neighbours import Neighbours
+from gnabm.parameters import Input
 from gnabm.random import bernoulli
 from gnabm.rule import Rule, Step, stands
 from gnabm.scan import Named, refuse_labels, senders
 
-Floats = NDArray[np.float64]
 Moved = tuple[Tensor, Mapping[str, Column]]
 """Rows that change, and their new values."""
-_TAIL = 1e-9
-
-
-def as_rate(value: float, name: str) -> nn.Parameter:
-    """A number >= 0 that can be learned."""
-    number = torch.tensor(float(value))
-    if not bool(torch.isfinite(number)) or number < 0:
-        raise DataError(f"{name} must be a finite number >= 0, got {value}")
-    return nn.Parameter(number)
-
-
-def as_rates(values: Sequence[float], name: str) -> nn.Parameter:
-    """Numbers >= 0 that can be learned."""
-    tensor = torch.tensor([float(v) for v in values])
-    if tensor.numel() == 0 or not bool((torch.isfinite(tensor) & (tensor >= 0)).all()):
-        raise DataError(f"{name} must be a list of finite numbers >= 0, got {list(values)}")
-    return nn.Parameter(tensor)
+HOME = "home"
+"""Layer in which those who isolate meet others as before."""
+_WEEK = 7
+_TRANSMISSION = Input("infections per contact")
 
 
 def happens(hazard: Tensor, dt: float) -> Tensor:
     """Probability of at least one event of a hazard (n,), per day, in dt days."""
     return -torch.expm1(-hazard * dt)
-
-
-# Infectiousness over the time since infection
-
-
-class DailyProfile(nn.Module):
-    """Infectiousness by whole days since infection, whatever the length of a step; the last value holds from there on.
-
-    Args:
-        values: (num_days,) learned.
-    """
-
-    def __init__(self, values: Sequence[float]) -> None:
-        super().__init__()
-        self.values = as_rates(values, "infectiousness")
-
-    def forward(self, steps: Tensor, dt: float) -> Tensor:
-        """Infectiousness (n,) a number of steps (n,) int32 after infection."""
-        return self.values.index_select(0, whole_days(steps, dt, self.values.shape[0] - 1))
-
-    def table(self, dt: float) -> Tensor:
-        """(K,) infectiousness 0, 1, ... steps after infection; the last value holds from there on."""
-        last = self.values.shape[0] - 1
-        values: Tensor = self(torch.arange(math.ceil(last / dt) + 2, dtype=torch.int32), dt)
-        return values
-
-    def by_steps(self, length: int, dt: float) -> Floats:
-        """(length,) infectiousness 1, ..., length steps after infection."""
-        with torch.no_grad():  # a table of numbers for the next-generation matrix
-            values: Tensor = self(torch.arange(1, length + 1, dtype=torch.int32), dt)
-        return np.asarray(values.numpy(), dtype=np.float64)
-
-
-def whole_days(steps: Tensor, dt: float, last: int) -> Tensor:
-    """Whole days within [0, last] in a number of steps (n,) int32."""
-    if dt == 1:
-        return steps.clamp(0, last)
-    # Rounded before the floor: ten steps of 0.7 days are 7 days, though their product is just below.
-    days = torch.round(steps.to(torch.float64) * dt, decimals=9).floor()
-    return days.clamp(0, last).to(torch.int32)
-
-
-class GammaProfile(nn.Module):
-    r"""Infectiousness as the density of a Gamma distribution, averaged over each step.
-
-    .. math:: g_k = (F(k \, dt) - F((k - 1) \, dt)) / dt
-
-    k steps after infection, per day, so that it adds up to 1 over all days.
-
-    Args:
-        mean: Days.
-        sd: Days.
-
-    Reference:
-        Hinch et al. (2021), PLoS Comput. Biol. 17(7) e1009146, eq. 1.
-    """
-
-    def __init__(self, mean: float, sd: float) -> None:
-        super().__init__()
-        for name, value in (("profile_mean", mean), ("profile_sd", sd)):
-            if not (math.isfinite(value) and value > 0):
-                raise DataError(f"infectiousness.{name} must be a positive number of days, got {value}")
-        self.mean, self.sd = float(mean), float(sd)
-        self._tables: dict[float, Tensor] = {}
-
-    def length(self, dt: float) -> int:
-        """Steps after which less than 1e-9 of the infectiousness is left."""
-        size = 16
-        while gamma_cdf(np.array([size * dt]), self.mean, self.sd)[0] < 1 - _TAIL:
-            size *= 2
-        cdf = gamma_cdf(np.arange(1, size + 1) * dt, self.mean, self.sd)
-        return int(np.searchsorted(cdf, 1 - _TAIL)) + 1
-
-    def by_steps(self, length: int, dt: float) -> Floats:
-        """(length,) infectiousness 1, ..., length steps after infection, per day."""
-        return np.asarray(np.diff(gamma_cdf(np.arange(length + 1) * dt, self.mean, self.sd)) / dt)
-
-    def table(self, dt: float) -> Tensor:
-        """(K,) infectiousness 0, 1, ... steps after infection; the last value, 0, holds from there on."""
-        if dt not in self._tables:
-            values = np.concatenate([[0.0], self.by_steps(self.length(dt), dt), [0.0]])
-            self._tables[dt] = torch.from_numpy(values.astype(np.float32))
-        return self._tables[dt]
-
-    def forward(self, steps: Tensor, dt: float) -> Tensor:
-        """Infectiousness (n,) a number of steps (n,) int32 after infection; 0 for less than one."""
-        table = self.table(dt)
-        return table.index_select(0, steps.clamp(0, table.shape[0] - 1))
-
-
-Profile = DailyProfile | GammaProfile
-
-
-class StageFactors(nn.Module):
-    """Infectiousness relative to other stages.
-
-    Args:
-        factors: By stage; the other stages send nothing. Learned.
-    """
-
-    def __init__(self, factors: Mapping[StageName, float]) -> None:
-        super().__init__()
-        self.stages = tuple(factors)
-        self.factors = as_rates(list(factors.values()), "infectiousness")
-
-    def table(self, family: Stages) -> Tensor:
-        """(num_stages,) factor of each stage; differentiable in the factors."""
-        codes = torch.tensor([int(s) for s in self.stages])
-        return torch.zeros(len(family)).index_copy(0, codes, self.factors)
-
-    def forward(self, stage: Stage) -> Tensor:
-        """Factor (n,) of each agent; differentiable in the factors and in the stages."""
-        table = self.table(stage.family)
-        if stage.flags is None:
-            return table.index_select(0, stage.codes.to(torch.int32))
-        result = torch.zeros(len(stage))
-        for name in self.stages:
-            result = result + table[int(name)] * stage.is_(name)
-        return result
-
-
-# Rules
 
 
 class Infect(Rule):
@@ -180,6 +46,7 @@ class Infect(Rule):
         infectious: Stage of those who transmit.
     """
 
+    inputs: ClassVar[Mapping[str, Input]] = {"transmission_rate": _TRANSMISSION}
     reproducibility = "bit"
     infects = True
 
@@ -212,13 +79,77 @@ class Infect(Rule):
         return newly, {"stage": stage.all_in(self.target, newly)}
 
 
+class Closure(nn.Module):
+    """Fewer contacts in some layers for a time: a factor of 1 less the strength.
+
+    By region it holds for what residents of the region receive, wherever it comes from.
+
+    Args:
+        layers: Names of the layers.
+        strength: Share of the contacts that fall away, within [0, 1].
+        when: When it holds.
+        regions: Names of the regions, or None for all.
+
+    Raises:
+        DataError: The strength is no such share.
+    """
+
+    inputs: ClassVar[Mapping[str, Input]] = {"strength": Input("share of the contacts that fall away", high=1.0)}
+
+    def __init__(
+        self, layers: Sequence[str], strength: float, when: When, regions: Sequence[str] | None = None
+    ) -> None:
+        super().__init__()
+        if not 0 <= strength <= 1:
+            raise DataError(f"strength of a closure must lie in [0, 1], got {strength}; 1 leaves no contacts")
+        self.layers, self.when, self.regions = tuple(layers), when, None if regions is None else tuple(regions)
+        self.strength = nn.Parameter(torch.tensor(float(strength)))
+
+    def factor(self, agents: Agents, step: Step) -> Tensor:
+        """() factor of the layers, or (num_rows,) where regions differ; differentiable in strength and days."""
+        lost = self.strength * self.when.active(agents, step)
+        if self.regions is not None:
+            names = region_names(agents.fields, "regions of a closure")
+            closed = torch.tensor([name in self.regions for name in names], dtype=lost.dtype)
+            lost = lost * closed.index_select(0, agents.region.to(torch.int32))
+        return 1 - lost
+
+    def refuse_unknown(self, name: str, layers: Sequence[str], fields: Mapping[str, Field]) -> None:
+        """Refuse layers and regions that are not there.
+
+        Args:
+            name: Name of the closure, for messages.
+            layers: Layers of the contact graph.
+            fields: Columns of the population.
+
+        Raises:
+            UnknownFieldError: There is no such layer or region.
+            ConfigError: The population has no regions.
+        """
+        for layer in self.layers:
+            if layer not in layers:
+                raise UnknownFieldError(f"interventions: {name}: there is no layer {layer!r}; {nearest(layer, layers)}")
+        known = () if self.regions is None else region_names(fields, f"interventions: {name}")
+        for region in self.regions or ():
+            if region not in known:
+                raise UnknownFieldError(
+                    f"interventions: {name}: there is no region {region!r}; {nearest(region, known)}"
+                )
+
+    @property
+    def by_agent(self) -> bool:
+        """Whether the factor differs by agent."""
+        return self.regions is not None or self.when.by_region
+
+
 class InfectByAge(Rule):
     r"""Infection with age-dependent susceptibility and infectiousness over the time since infection.
 
-    .. math:: \lambda_i = \beta \, \sigma(a_i) \, r_i \sum_l v_l c_l(t) \sum_{j \to i} w^l_{ji} \, g(\tau_j) \, f(s_j)
+    .. math:: \lambda_i = \beta(t, i) \, \sigma(a_i) \, r_i
+        \sum_l v_l c_l(t) q^l_i \sum_{j \to i} w^l_{ji} \, q^l_j \, g(\tau_j) \, f(s_j)
 
-    with tau the time since infection, f a factor of the stage, r the relative risk of who is immune in part and c the
-    calendar of the layer.
+    with tau the time since infection, f a factor of the stage, r the relative risk of who is immune in part, c the
+    calendar and closures of the layer, and q the isolation of sender and receiver, 1 in the layer `home`.
 
     Args:
         transmission_rate: beta, infections per contact.
@@ -230,8 +161,21 @@ class InfectByAge(Rule):
         infectious: The one stage that transmits, or the factor f of each that does.
         calendar: c by layer and date, or None for 1.
         risk: Name of the state field that holds r, or None for 1.
+        closures: Closures by name.
+        outside: Names of the state fields whose product is q; where there are any, the rule runs in its plain form.
+        rate_by_week: Factor on beta in each week of the run, the last one from there on; or None for 1.
+        rate_by_region: Factor on beta by region of who is infected, or None for 1; with it the rule is plain torch.
     """
 
+    inputs: ClassVar[Mapping[str, Input]] = {
+        "transmission_rate": _TRANSMISSION,
+        "susceptibility": Input("relative susceptibility", axis="ten-year age"),
+        "layer_weights": Input("factor on the contacts of a layer"),
+        "profile.values": Input("infectiousness", axis="day since infection"),
+        "infectious.factors": Input("infectiousness relative to other stages", axis="stage"),
+        "rate_by_week": Input("factor on the transmission rate", axis="week"),
+        "rate_by_region": Input("factor on the transmission rate", axis="region"),
+    }
     writes = {"stage": "exclusive", "infected_on": "sole"}  # noqa: RUF012
     reproducibility = "bit"
     infects = True
@@ -248,6 +192,10 @@ class InfectByAge(Rule):
         infectious: StageName | Mapping[StageName, float],
         calendar: Calendar | None = None,
         risk: str | None = None,
+        closures: Mapping[str, Closure] | None = None,
+        outside: Sequence[str] = (),
+        rate_by_week: Sequence[float] | None = None,
+        rate_by_region: Sequence[float] | None = None,
     ) -> None:
         super().__init__("Infect")
         self.transmission_rate = as_rate(transmission_rate, "transmission_rate")
@@ -256,7 +204,15 @@ class InfectByAge(Rule):
         self.layer_weights = nn.ParameterDict({n: as_rate(v, f"layer_weights.{n}") for n, v in layer_weights.items()})
         self.source, self.target = source, target
         self.infectious = infectious if isinstance(infectious, StageName) else StageFactors(infectious)
-        self.calendar, self.risk = calendar, risk
+        self.calendar, self.risk, self.outside = calendar, risk, tuple(outside)
+        self.closures = nn.ModuleDict(dict(closures or {}))
+        self.rate_by_week = None if rate_by_week is None else as_rates(rate_by_week, "rate_by_week")
+        self.rate_by_region = None if rate_by_region is None else as_rates(rate_by_region, "rate_by_region")
+        told = {**Closure.inputs, **{f"when.{name}": told for name, told in Schedule.inputs.items()}}
+        self.inputs = {  # type: ignore[misc]
+            **type(self).inputs,
+            **{f"closures.{closure}.{name}": each for closure in self.closures for name, each in told.items()},
+        }
 
     def where(self, agents: Agents) -> Tensor:
         """The susceptible."""
@@ -271,8 +227,13 @@ class InfectByAge(Rule):
 
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Move the newly infected and note the step."""
-        sent = self._sent(agents.everyone, step)
-        hazard = self.transmission_rate * contacts.sum_neighbours(sent, self._weights(contacts, step))
+        senders = self._senders(agents.everyone.stage) if step.weighted else None
+        sent = self._sent(agents.everyone, step, senders)
+        fields = self._isolated(sent, agents, contacts, step)
+        hazard = self._rate(step) * contacts.sum_neighbours(*fields, senders=senders)
+        if self.rate_by_region is not None:
+            refuse_labels(Named("region", agents.region), self.rate_by_region.shape[0])
+            hazard = hazard * self.rate_by_region.index_select(0, agents.region.to(torch.int32))
         if self.susceptibility is not None:
             refuse_labels(Named("age_group", agents.age_group), self.susceptibility.shape[0])
             hazard = hazard * self.susceptibility.index_select(0, agents.age_group.to(torch.int32))
@@ -283,25 +244,67 @@ class InfectByAge(Rule):
         infected_on = torch.where(newly != 0, step.index, agents.infected_on)
         return {"stage": stage, "infected_on": infected_on.to(torch.int32)}
 
-    def _sent(self, everyone: Agents, step: Step) -> Tensor:
-        """What everyone sends (num_agents,)."""
+    def _senders(self, stage: Stage) -> Tensor | None:
+        """(num_agents,) flags of those whose stage lets them send, who alone have a gradient in what they send."""
+        if isinstance(self.infectious, StageName):
+            return stage.is_(self.infectious)
+        if not isinstance(self.infectious, StageFactors):
+            return None
+        flags = [stage.is_(name) for name in self.infectious.stages]
+        return torch.stack(flags).any(0)
+
+    def _sent(self, everyone: Agents, step: Step, senders: Tensor | None = None) -> Tensor:
+        """What everyone sends (num_agents,), worked out for the senders alone where they are known."""
+        if senders is not None:
+            rows = nonzero_rows(senders)
+            values = self._sent(everyone.only(rows), step)
+            return values.new_zeros(everyone.num_agents).index_copy(0, rows, values)
         stage, since, infectious = everyone.stage, everyone.infected_on, self.infectious
         factor = stage.is_(infectious) if isinstance(infectious, StageName) else infectious(stage)
         sent: Tensor = self.profile(step.index - since, step.dt) * factor
         return sent
 
+    def _isolated(
+        self, sent: Tensor, agents: Agents, contacts: Neighbours, step: Step
+    ) -> tuple[Tensor | dict[str, Tensor], dict[str, float | Tensor]]:
+        """What everyone sends, by layer where some isolate, and the weight of each layer for those who receive."""
+        weights = self._weights(agents, contacts, step)
+        if not self.outside:
+            return sent, weights
+        by_layer, less = dict.fromkeys(contacts, sent), sent
+        for field in self.outside:
+            less = less * getattr(agents.everyone, field)
+        for name in contacts:
+            if name != HOME:
+                by_layer[name] = less
+                for field in self.outside:
+                    weights[name] = weights.get(name, 1.0) * getattr(agents, field)
+        return by_layer, weights
+
+    def _rate(self, step: Step) -> Tensor:
+        """() infections per contact in this step."""
+        if self.rate_by_week is None:
+            return self.transmission_rate
+        week = math.floor(round(step.index * step.dt, 9) / _WEEK)
+        return self.transmission_rate * self.rate_by_week[min(week, self.rate_by_week.shape[0] - 1)]
+
     def fused(self, agents: Agents, contacts: Neighbours, step: Step) -> Moved | None:
         """Move the newly infected and note the step, walking the agents once."""
+        if self.outside or self.rate_by_region is not None:
+            return None
+        closures = [closure for closure in self.closures.values() if isinstance(closure, Closure)]
+        if any(closure.by_agent or not _single(closure.strength) for closure in closures):
+            return None
         stage: Stage = agents.stage
         factor = self._factors(stage.family)
         if float(factor[int(self.source)]) != 0:
             return None  # who sends would hear itself
         table = factor.unsqueeze(1) * self.profile.table(step.dt)
         risk = None if self.risk is None else getattr(agents, self.risk)
-        if not _single(self.transmission_rate, self.susceptibility, table, risk):
+        if not _single(self.transmission_rate, self.susceptibility, table, risk, self.rate_by_week):
             return None
         rows, values = senders(stage.codes, agents.infected_on, step.index, table)
-        newly = _infected(agents, contacts.exposure(rows, values, self._weights(contacts, step)), self, step)
+        newly = _infected(agents, contacts.exposure(rows, values, self._weights(agents, contacts, step)), self, step)
         infected_on = torch.full(newly.shape, step.index, dtype=torch.int32)
         return newly, {"stage": stage.all_in(self.target, newly), "infected_on": infected_on}
 
@@ -311,12 +314,17 @@ class InfectByAge(Rule):
             return self.infectious.table(family)
         return torch.nn.functional.one_hot(torch.tensor(int(self.infectious)), len(family)).to(torch.float32)
 
-    def _weights(self, contacts: Neighbours, step: Step) -> dict[str, float | Tensor]:
-        """Weight of each layer in this step."""
+    def _weights(self, agents: Agents, contacts: Neighbours, step: Step) -> dict[str, float | Tensor]:
+        """Weight of each layer in this step, () or (num_rows,)."""
         weights: dict[str, float | Tensor] = dict(self.layer_weights)
         if self.calendar is not None:
             for name, factor in self.calendar.factors(step, list(contacts)).items():
                 weights[name] = weights.get(name, 1.0) * factor
+        for closure in self.closures.values():
+            assert isinstance(closure, Closure)
+            left = closure.factor(agents, step)
+            for name in closure.layers:
+                weights[name] = weights.get(name, 1.0) * left
         return weights
 
 
@@ -328,13 +336,14 @@ def _single(*values: Tensor | None) -> bool:
 def _infected(agents: Agents, parts: Sequence[Part], rule: Infect | InfectByAge, step: Step) -> Tensor:
     """Rows (n,) that are infected by what they receive."""
     group = by_group = risk = None
+    rate = rule._rate(step) if isinstance(rule, InfectByAge) else rule.transmission_rate
     if isinstance(rule, InfectByAge):
         if rule.susceptibility is not None:
             group, by_group = Named("age_group", agents.age_group), rule.susceptibility
         risk = None if rule.risk is None else getattr(agents, rule.risk)
     state = step.stream("bernoulli")
     rows, hazard = candidates(
-        parts, agents.stage.codes, rule.source, state=state, keys=agents.keys, rate=rule.transmission_rate, dt=step.dt,
+        parts, agents.stage.codes, rule.source, state=state, keys=agents.keys, rate=rate, dt=step.dt,
         group=group, by_group=by_group, risk=risk,
     )  # fmt: skip
     drawn = bernoulli(state, agents.keys, happens(hazard, step.dt), rows)

@@ -18,6 +18,7 @@ INK, MUTED, GRID, ACCENT = "#1d2733", "#5d6875", "#e3e6ea", "#b1432a"
 SOURCE_INK = "#2f6690"
 """What a published table says, wherever it stands beside what the population or the run shows."""
 HEAT = ((0.0, "#f8f5ef"), (0.15, "#f1d9bd"), (0.4, "#dd9465"), (0.7, "#b1432a"), (1.0, "#5c150f"))
+DIVERGING = ((0.0, "#1f4e79"), (0.3, "#7fa8c9"), (0.5, "#f8f5ef"), (0.7, "#dd9465"), (1.0, "#8c2a14"))
 GRADED = (
     "#e0a93b", "#d98a3a", "#cc6a3a", "#b84b3c", "#9c3548", "#7c2a56", "#5b2760", "#3d2762", "#22275c",
 )  # fmt: skip
@@ -187,6 +188,7 @@ class Heat:
         z: (m, n) values; NaN stays empty.
         unit: What the values are.
         top: Value of the darkest colour, or None for the largest.
+        signed: Values of both signs, from -top to top with two colours.
     """
 
     x: Ticks
@@ -194,6 +196,18 @@ class Heat:
     z: Floats
     unit: str
     top: float | None = None
+    signed: bool = False
+
+    @property
+    def colours(self) -> Sequence[tuple[float, str]]:
+        """Colours from the low end to the high one, each with its place within 0 and 1."""
+        return DIVERGING if self.signed else HEAT
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Values of the two ends of the colours."""
+        top = self.top if self.top is not None else float(np.nanmax(np.abs(self.z), initial=0.0)) or 1.0
+        return (-top if self.signed else 0.0), top
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,13 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from gnabm.report.figure import GRID, HEAT, INK, MUTED, Axis, Band, Bars, Dots, Figure, Heat, Line, Moment, Note, Panel
+from gnabm.report.figure import GRID, INK, MUTED, Axis, Band, Bars, Dots, Figure, Heat, Line, Moment, Note, Panel
 
 _DPI = 150
 _WIDTH = 9.0
 """Inches: 1350 pixels."""
 _PIXELS_PER_INCH = 90.0
 """Pixels of the page that become one inch."""
-_COLOURS = LinearSegmentedColormap.from_list("report", [(at, colour) for at, colour in HEAT])
 
 
 def draw(figure: Figure, path: Path) -> None:
@@ -138,10 +137,11 @@ def _dots(ax: Axes, mark: Dots) -> None:
 
 
 def _heat(ax: Axes, mark: Heat, text: int) -> None:
-    top = mark.top if mark.top is not None else float(np.nanmax(mark.z, initial=0.0)) or 1.0
+    low, top = mark.span
     named = isinstance(mark.x[0], str)
     columns: Any = np.arange(len(mark.x)) if named else list(mark.x)
-    image = ax.pcolormesh(columns, np.arange(len(mark.y)), mark.z, cmap=_COLOURS, vmin=0, vmax=top, shading="nearest")
+    cmap = LinearSegmentedColormap.from_list("report", list(mark.colours))
+    image = ax.pcolormesh(columns, np.arange(len(mark.y)), mark.z, cmap=cmap, vmin=low, vmax=top, shading="nearest")
     ax.set_yticks(np.arange(len(mark.y)), list(mark.y))
     ax.invert_yaxis()
     if named:

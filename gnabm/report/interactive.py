@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gnabm.report.figure import GRID, HEAT, INK, MUTED, Axis, Band, Bars, Dots, Heat, Line, Moment, Note, Panel, Ticks
+from gnabm.report.figure import GRID, INK, MUTED, Axis, Band, Bars, Dots, Heat, Line, Moment, Note, Panel, Ticks
 
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": INK}
 _DAYS_OF_MONTHLY_TICKS = 75
@@ -184,10 +184,10 @@ def _dots(mark: Dots) -> Drawing:
 
 
 def _heat(mark: Heat) -> Drawing:
-    top = mark.top if mark.top is not None else float(np.nanmax(mark.z, initial=0.0)) or 1.0
+    low, top = mark.span
     return {
         "type": "heatmap", "x": _ticks(mark.x), "y": _ticks(list(mark.y)), "z": [_numbers(row) for row in mark.z],
-        "colorscale": [list(stop) for stop in HEAT], "zmin": 0, "zmax": top, "hoverongaps": False,
+        "colorscale": [list(stop) for stop in mark.colours], "zmin": low, "zmax": top, "hoverongaps": False,
         "hovertemplate": f"%{{y}}<br>%{{x}}<br>%{{z:,}} {html.escape(mark.unit)}<extra></extra>",
         "ygap": 1 if isinstance(mark.x[0], date) else 0,
         "colorbar": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "thickness": 8, "len": 0.5, "x": 0,

@@ -59,13 +59,26 @@ def render(replicates: Replicates, sections: Sequence[Section], *, name: str, fo
         folder: Name of the folder beside the page that holds the files of the figures.
         closing: The last section, as HTML.
     """
+    return compose(f"{name}: epidemic report", _header(replicates, name), sections, folder=folder, closing=closing)
+
+
+def compose(title: str, header: str, sections: Sequence[Section], *, folder: str, closing: str) -> str:
+    """A page of sections as text.
+
+    Args:
+        title: Title of the window.
+        header: What stands first, as HTML.
+        sections: Chapters in order.
+        folder: Name of the folder beside the page that holds the files of the figures.
+        closing: The last section, as HTML.
+    """
     charts: dict[str, Drawing] = {}
-    body = [_header(replicates, name)]
+    body = [header]
     body += [_section(section, charts, folder) for section in sections]
     body.append(closing)
     data = json.dumps(charts, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
     return _PAGE.substitute(
-        title=escape(f"{name}: epidemic report"),
+        title=escape(title),
         icon=_ICON,
         style=STYLE,
         body="\n".join(body),

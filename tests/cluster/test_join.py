@@ -95,7 +95,7 @@ def test_one_shard_has_the_gradient_of_a_plain_backward_pass(small_population, m
 
 
 def test_a_loss_needs_a_differentiable_run(small_population, model):
-    with pytest.raises(ConfigError, match="gradient='straight-through'"):
+    with pytest.raises(ConfigError, match="gradient='local-score'"):
         run_local(model, small_population, shards=2, steps=1, seed=1, loss=loss_of)
 
 

@@ -14,7 +14,7 @@ from gnabm import Contacts, Mixing, Population
 from gnabm.errors import CapacityError, ConfigError
 from gnabm.local import LocalThreads
 from gnabm.shard import EdgeShard, MixingShard, PlaceShard, cut
-from gnabm.simulate import Simulation
+from gnabm.simulation import Simulation
 
 
 @pytest.fixture(scope="module", params=[1, 3, 7])

@@ -50,6 +50,8 @@ def test_an_undirected_graph_is_known_by_its_first_edges(monkeypatch, weighted):
 def test_only_columns_that_the_rules_name_count_as_read():
     assert not {"age", "area"} & (names_in_code(sir(0.1, 0.1)) | names_in_code(covid(0.1)))
     assert "age_group" in names_in_code(covid(0.1))
+    campaign = {"vaccinate": [["80+"]], "per_day": 10}
+    assert "vaccinated" in names_in_code(covid(0.1, interventions=[campaign]))
 
 
 def test_a_step_takes_longer_with_more_of_everything_and_shorter_with_threads():

@@ -283,7 +283,7 @@ def test_a_state_of_another_model_or_shard_is_refused():
 
 def test_a_differentiable_run_cannot_begin_from_a_state():
     from gnabm.shard import cut
-    from gnabm.simulate import Simulation
+    from gnabm.simulation import Simulation
 
     snapshot = Snapshot(1, {"stage": torch.zeros(60, dtype=torch.uint8)}, {})
     with pytest.raises(DataError, match="begin at step 0"):

@@ -376,11 +376,11 @@ def test_ctrl_c_stops_two_shards_and_leaves_a_readable_trajectory(workplace):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 64 KiB."""
+    """A file system of 96 KiB."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = shutil.which("mount")
-    done = mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=64k", "none", folder], capture_output=True)
+    done = mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=96k", "none", folder], capture_output=True)
     if not done or done.returncode:
         pytest.skip("mounting a small file system is not permitted here")
     yield folder

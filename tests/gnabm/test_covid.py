@@ -13,7 +13,7 @@ from gnabm.errors import ConfigError, GnabmError, UnknownFieldError
 from gnabm.models.covid import COVID, HOSPITAL, RECOVERED, SUSCEPTIBLE, Disease
 from gnabm.models.epidemic import covid
 from gnabm.models.fitting import refuse_unfit
-from gnabm.models.infection import GammaProfile, StageFactors
+from gnabm.models.infectiousness import GammaProfile, StageFactors
 from gnabm.testing import ModelConformance
 from gnabm.transmission import Transmission
 

@@ -56,3 +56,50 @@ def test_grouped_courses_keep_the_mean_of_each_step():
     lasting = np.zeros(400)
     lasting[: law.size] = law[::-1].cumsum()[::-1][:400]
     assert probability @ inside == pytest.approx(lasting, abs=1e-9)
+
+
+# Derivatives of the law
+
+
+@settings(max_examples=40)
+@given(mean=st.floats(0.5, 40), ratio=st.floats(0.15, 1.3), dt=st.sampled_from([0.25, 1.0, 2.0]))
+def test_the_score_is_the_derivative_of_the_logarithm_of_the_law(mean, ratio, dt):
+    law = Duration(mean, mean * ratio)
+    steps, score = law.pmf(dt), law.score(dt)
+    assert score.shape == (steps.size, 2)
+    common = np.flatnonzero(steps > 1e-4)
+    common = common[common < steps.size - 1]
+    for which, width in enumerate((mean * 1e-4, mean * ratio * 1e-4)):
+        up, down = (Duration(mean + s * width * (which == 0), mean * ratio + s * width * (which == 1)) for s in (1, -1))
+        found = (up.pmf(dt)[common] - down.pmf(dt)[common]) / (2 * width) / steps[common]
+        assert score[common, which] == pytest.approx(found, rel=1e-4, abs=1e-4 / mean)
+    # A score has mean 0, since the law always adds up to 1.
+    assert steps @ score == pytest.approx([0, 0], abs=1e-7 / min(mean * ratio, 1))
+
+
+@pytest.mark.parametrize("dt", [0.5, 1.0])
+def test_the_score_of_an_exponential_duration_is_the_closed_form(dt):
+    mean, law = 4.0, Duration(4.0, 4.0)
+    # Along mean = sd the law is exponential: P(w) = e^(-x/m) (1 - e^(-dt/m)) with x = (w - 1/2) dt, w > 1.
+    x = (np.arange(2, 60) - 0.5) * dt
+    closed = x / mean**2 - dt / mean**2 * np.exp(-dt / mean) / -np.expm1(-dt / mean)
+    first = -1.5 * dt / mean**2 * np.exp(-1.5 * dt / mean) / -np.expm1(-1.5 * dt / mean)
+    assert law.score(dt)[:59].sum(1) == pytest.approx([first, *closed], rel=1e-8, abs=1e-10)
+
+
+@pytest.mark.parametrize(("mean", "dt"), [(5.14, 1.0), (5.14, 0.25), (0.9, 0.5)])
+def test_the_score_of_a_duration_without_spread_lengthens_it_by_what_the_mean_grows(mean, dt):
+    law = Duration(mean)
+    steps, score = law.pmf(dt), law.score(dt)
+    assert (steps * score[:, 0] * np.arange(1, steps.size + 1)).sum() * dt == pytest.approx(1)
+    assert (score[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("law", [Duration(5.0), Duration(0.3)])
+def test_a_duration_that_is_certain_has_no_score(law):
+    assert (law.score(1.0) == 0).all()
+
+
+def test_what_cannot_be_drawn_has_no_score():
+    law = Duration(40.0, 0.5)
+    assert law.pmf(1.0)[0] == 0 and np.isfinite(law.score(1.0)).all()

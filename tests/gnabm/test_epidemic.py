@@ -9,7 +9,7 @@ from gnabm.errors import ConfigError, DataError
 from gnabm.model import Model, State
 from gnabm.models import importation, infection
 from gnabm.models.epidemic import INFECTED_ON, seir, sir
-from gnabm.models.infection import DailyProfile, whole_days
+from gnabm.models.infectiousness import DailyProfile, whole_days
 
 NOBODY = Contacts.from_edges([], [], num_agents=40)
 MODELS = pytest.mark.parametrize(

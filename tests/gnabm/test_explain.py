@@ -16,7 +16,7 @@ from gnabm.explain import explain
 from gnabm.mixing import MixingTables, drawn_contacts
 from gnabm.models.durations import Duration
 from gnabm.models.epidemic import seir
-from gnabm.models.progression import STATE, Progress, Transition
+from gnabm.models.progression import STATE, Figures, Progress, Transition
 from gnabm.periods import Period
 from gnabm.random import bits_reference, salt
 from gnabm.shard import cut
@@ -249,10 +249,9 @@ def aged():
 def covid_progress():
     """Infected at the start; a progression with two outcomes, of which one has two ways on."""
     s, e, p, a, b, r = Stages("S", "E", "P", "A", "B", "R")
-    share = [0.5] * 9
-    wait = Duration(3.0, 1.0)
-    ways = [Transition(p, a, wait, share), Transition(p, b, wait), *(Transition(x, r, wait) for x in (a, b))]
-    rule = Progress(e, [(p, None), (a, share)], ways)
+    figures = Figures({"even": [0.5] * 9}, {"wait": Duration(3.0, 1.0)})
+    ways = [Transition(p, a, "wait", "even"), Transition(p, b, "wait"), *(Transition(x, r, "wait") for x in (a, b))]
+    rule = Progress(e, [(p, None), (a, "even")], ways, figures)
     return Model([rule], state={"stage": s.family, **STATE}, initial=SeedAgents(s, e, [12]))
 
 

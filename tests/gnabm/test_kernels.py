@@ -9,10 +9,12 @@ from gnabm.contacts import Contacts
 from gnabm.errors import DataError
 from gnabm.local import on_shards
 from gnabm.models.epidemic import INFECTED_ON, SIR, covid, seir, sir
-from gnabm.models.infection import DailyProfile, InfectByAge
+from gnabm.models.infection import InfectByAge
+from gnabm.models.infectiousness import DailyProfile
 from gnabm.rule import SeedAtRandom
 from gnabm.shard import cut
-from gnabm.simulate import Simulation, as_numpy
+from gnabm.simulate import as_numpy
+from gnabm.simulation import Simulation
 from gnabm.testing import awkward_population
 
 STEPS = 5

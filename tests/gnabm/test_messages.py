@@ -261,24 +261,10 @@ def test_place_sums_have_the_bits_of_the_plain_sum_on_any_threads(num_places, co
 
 
 @pytest.mark.parametrize("rows", [None, torch.arange(1, 5000, 7)])
-def test_places_have_the_same_bits_with_and_without_gradient_and_as_columns(rows):
+def test_whoever_has_no_place_receives_positive_zero(rows):
     place, indptr, member = places(5000, 200)
-    x, weight = -values((5000,), active=0.5), values((200,), seed=4)  # negative: also the sign of zero must agree
+    x, weight = -values((5000,), active=0.5), values((200,), seed=4)
     sums = segment_sum(x.index_select(0, member), indptr)
-    with torch.no_grad():
-        forward = read_places(sums, x, place, weight, rows)
-        wide = read_places(sums[:, None].repeat(1, 2), x[:, None].repeat(1, 2), place, weight, rows)
-    differentiable = read_places(sums, x, place, weight, rows)
-    for other in (differentiable, wide[:, 0]):
-        assert (forward.numpy().view(np.int32) == np.ascontiguousarray(other.numpy()).view(np.int32)).all()
-
-
-def test_gradients_of_places_are_the_finite_differences():
-    place, _, _ = places(9, 4)
-    sums, own = torch.rand(4, dtype=torch.float64), torch.rand(9, dtype=torch.float64)
-    weight = torch.rand(4, dtype=torch.float64)
-    for some in (None, torch.tensor([0, 3, 4])):
-        assert torch.autograd.gradcheck(
-            lambda s, x, some=some: read_places(s, x, place, weight, some),
-            (sums.requires_grad_(), own.requires_grad_()),
-        )
+    received = read_places(sums, x, place, weight, rows)
+    nowhere = place.index_select(0, torch.arange(5000) if rows is None else rows) < 0
+    assert nowhere.any() and (received.numpy().view(np.int32)[nowhere] == 0).all()  # the sign of zero too

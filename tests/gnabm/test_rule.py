@@ -5,7 +5,8 @@ import torch
 
 from gnabm import Model, Rule, SeedAtRandom, simulate
 from gnabm.models.epidemic import INFECTED_ON, SIR, Leave, seir, sir
-from gnabm.models.infection import DailyProfile, GammaProfile, InfectByAge, StageFactors
+from gnabm.models.infection import InfectByAge
+from gnabm.models.infectiousness import DailyProfile, GammaProfile, StageFactors
 from gnabm.testing import awkward_population
 
 S, I, R = SIR  # noqa: E741
@@ -38,14 +39,14 @@ class Faster(Leave):
 
 
 class HalfSent(InfectByAge):
-    def _sent(self, everyone, step):
-        return super()._sent(everyone, step) * 0
+    def _sent(self, everyone, step, senders=None):
+        return super()._sent(everyone, step, senders) * 0
 
 
 class Mixin:
     """Stands before the rule and changes what `forward` calls."""
 
-    def _weights(self, contacts, step):
+    def _weights(self, agents, contacts, step):
         return {name: 0.0 for name in contacts}
 
 

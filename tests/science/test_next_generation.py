@@ -10,7 +10,8 @@ from scipy.optimize import brentq
 from gnabm import Contacts, Mixing, Model, Places, Population, SeedAgents, State, simulate
 from gnabm.errors import ConfigError
 from gnabm.models.epidemic import SEIR, Infect, Leave, seir
-from gnabm.models.infection import DailyProfile, InfectByAge
+from gnabm.models.infection import InfectByAge
+from gnabm.models.infectiousness import DailyProfile
 from gnabm.nextgen import Encounters, by_five_years, next_generation_matrix, reproduction_number, transmission_rate_for
 from gnabm.transmission import Courses, Transmission
 from graphs import encounters
