@@ -48,6 +48,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.shards
 	$(BIN)/python -m benchmarks.country
 	$(BIN)/python -m benchmarks.profiling
+	$(BIN)/python -m benchmarks.gradients --out benchmarks/RESULTS.md
 	$(if $(TOOLS),$(BIN)/python -m benchmarks.tools --python $(TOOLS))
 
 bench-ladder: $(STAMP)

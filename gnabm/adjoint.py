@@ -124,7 +124,7 @@ class Tape:
         return Simulation(
             self.model, self.shard, seed=given.seed, dt=given.dt, start=given.start, messages=given.messages,
             gradient=given.estimator if differentiable else None, changes=given.changes, infections=given.infections,
-            begin=begin,
+            begin=begin, lineage=given.estimator is not None and given.estimator.local,
         )  # fmt: skip
 
     def _replay(self, differentiable: bool, frame: Frame) -> Simulation:

@@ -230,6 +230,13 @@ def _hard_difference(old: Tensor, change: Change) -> Tensor:
     return different if change.mask is None else different & change.mask.now
 
 
+def changed_rows(change: Change) -> tuple[Tensor, Tensor]:
+    """Those whom a change really changes: their places among the rows that the rule saw, and their rows."""
+    different = _differ(_codes(change.value), _codes(change.before)).detach()  # who changed is not learned
+    at = nonzero_rows(different if change.mask is None else different & change.mask.now)
+    return at, at if change.rows is None else change.rows.index_select(0, at)
+
+
 def _changed(change: Change) -> tuple[Tensor, Tensor]:
     """Rows that a rule with `where` really changed, and their new values."""
     assert change.rows is not None

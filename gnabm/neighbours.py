@@ -50,6 +50,21 @@ class Asked:
     layer: str | None
 
 
+@dataclass(frozen=True, eq=False)
+class Summed:
+    """A sum over all layers that a rule made.
+
+    Args:
+        sent: What was sent, by layer.
+        weights: Factor of each layer by name, 1 where absent.
+        sums: (num_rows,) the sums, or None where they were left to be read row by row.
+    """
+
+    sent: Mapping[str, Sent]
+    weights: Mapping[str, float | Tensor]
+    sums: Tensor | None
+
+
 @dataclass(eq=False)
 class Neighbours:
     """The contact graph as the rules of one step see it.
@@ -65,6 +80,7 @@ class Neighbours:
         asked: The sums that the current rule asked for, or None: they are not noted. Where they are, drawn contacts are
             kept for the phase, with who made them.
         weights: (num_owned,) weight of everyone, by which what is sent is multiplied, or None for 1.
+        summed: What the current rule summed over all layers last, if it did.
     """
 
     shard: Shard
@@ -77,10 +93,11 @@ class Neighbours:
     sent: dict[int, tuple[Tensor, Sent]] = field(default_factory=dict)
     asked: list[Asked] | None = None
     weights: Tensor | None = None
+    summed: Summed | None = None
 
     def only(self, rows: Tensor | None, asked: list[Asked] | None = None) -> Neighbours:
         """The same graph for a rule that can change only some rows; exchanges are shared."""
-        return replace(self, rows=rows, asked=asked)
+        return replace(self, rows=rows, asked=asked, summed=None)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names of the layers."""
@@ -130,6 +147,7 @@ class Neighbours:
                 continue
             result = result.add_(part) if in_place else result + part
         assert result is not None
+        self.summed = Summed(sent, weights, result)
         return result
 
     def _known(self, weights: Mapping[str, float | Tensor]) -> Mapping[str, float | Tensor]:
@@ -154,6 +172,7 @@ class Neighbours:
         sent = Sent(self.shard, None, True, rows, values)
         if self.asked is not None:
             self.asked.append(Asked(dict.fromkeys(self, sent), weights, None))
+        self.summed = Summed(dict.fromkeys(self, sent), weights, None)
         factors = {name: float(weights.get(name, 1.0)) for name in self}
         return [self[name].part(sent, factors[name]) for name in self if factors[name] != 0]
 
@@ -218,6 +237,11 @@ class NeighbourLayer:
                     sent.place_sums[self.name] = _place_sums(layer, sent)
                 sums = sent.place_sums[self.name]
                 return _read_places(layer, sums, sent.x, rows)
+
+    def squared(self, sent: Sent) -> Tensor | None:
+        """The sum with the weight of each pair squared, (num_rows,); None where pairs do not meet again."""
+        layer = self.graph.shard.layers[self.name]
+        return None if isinstance(layer, MixingShard) else self._differentiable(layer.squared, sent)
 
     def _differentiable(self, layer: LayerShard, sent: Sent) -> Tensor:
         """The same by linear maps: between those who can have a gradient and those who are asked for."""

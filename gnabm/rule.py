@@ -153,6 +153,7 @@ class Step:
     weights: Tensor | None = None
     used: set[str] = field(default_factory=set)
     noted: list[tuple[Tensor | None, Tensor]] = field(default_factory=list)
+    chance: Tensor | None = None  # (num_rows,) of the last event that was drawn in a run with weights
 
     @property
     def weighted(self) -> bool:
@@ -237,6 +238,7 @@ class Step:
             happened = bernoulli(state, self.agents.keys, p, self.agents.rows)
             if self.weighted:
                 self.noted.append((self.agents.rows, log_likelihood(p, happened)))
+                self.chance = p.detach()  # a number: what it owes to parameters was noted
             return happened
         at = nonzero_rows(p)
         flags = torch.zeros(num_rows, dtype=torch.bool)

@@ -7,7 +7,7 @@ ranks. So the order of every sum on a shard is the order of the whole, and the b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -53,6 +53,11 @@ class EdgeShard:
     def out(self) -> Out:
         """The same edges by source: indptr (num_sources + 1,), target, weight."""
         return transpose(self.indptr, self.source, self.num_sources, self.weight)
+
+    @cached_property
+    def squared(self) -> EdgeShard:
+        """The same edges with their weights squared."""
+        return self if self.weight is None else replace(self, weight=self.weight.square())
 
     @property
     def interior(self) -> Out:
@@ -105,6 +110,12 @@ class PlaceShard:
     def own_activity_code(self) -> Tensor | None:
         """(num_owned,) code of the activity of each owned agent, or None for 1."""
         return None if self.activity_code is None else self.activity_code.narrow(0, self.first_owned, self.num_owned)
+
+    @cached_property
+    def squared(self) -> PlaceShard:
+        """The same places with the weight of each pair squared."""
+        weight = None if self.weight is None else self.weight.square()
+        return replace(self, weight=weight, activity_table=self.activity_table.square())
 
     @cached_property
     def activity(self) -> Tensor | None:

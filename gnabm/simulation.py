@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gnabm.agents import Agents, Column, Stage
 from gnabm.errors import ConfigError, DataError, KindError, ShapeError
+from gnabm.lineage import Lineage
 from gnabm.memory import keep_heap
 from gnabm.merge import Change, Mask, collect, merge, write_rows
 from gnabm.messages import nonzero_rows
@@ -41,6 +42,7 @@ class Frame:
         model: The model that holds.
         run_seed: The seed that holds.
         ahead: Periods to come.
+        sent: What every agent has sent so far by each rule that infects, in a run that keeps it.
     """
 
     index: int
@@ -49,6 +51,7 @@ class Frame:
     model: Model
     run_seed: int
     ahead: tuple[Period, ...]
+    sent: Mapping[str, Tensor]
 
 
 class Simulation:
@@ -67,6 +70,7 @@ class Simulation:
         snapshot: State to begin from instead of the model's initial one.
         infections: Note who infected whom, in `tracer`.
         begin: Make the initial state; otherwise `restore` says where to begin.
+        lineage: Keep what a reverse pass under the local score needs of the steps before, in a forward run too.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Simulation:
         snapshot: Snapshot | None = None,
         infections: bool = False,
         begin: bool = True,
+        lineage: bool = False,
     ) -> None:
         if messages not in ("auto", "push", "pull"):
             raise DataError(f"messages must be 'auto', 'push' or 'pull', got {messages!r}")
@@ -120,6 +125,8 @@ class Simulation:
         # What the draws of each agent have noted so far: 0 in value, it carries the gradient alone.
         weighted = self.differentiable and not self.flags
         self.log_weight = torch.zeros(shard.num_owned, dtype=precision(model)) if weighted else None
+        local = weighted and self.estimator.local
+        self.lineages: dict[str, Lineage] | None = {} if lineage or local else None
         self.writable: set[str] = set()
         self.observer = self._observer(model)
         self.ahead = list(check_periods(model, changes))
@@ -153,7 +160,8 @@ class Simulation:
         """The state at the start of the step that comes, in columns of its own."""
         kept = {n: c.copy() if isinstance(c, Stage) else c.detach().clone() for n, c in self.agents.state.items()}
         observed = {n: v.detach() for n, v in self.observed.items()}
-        return Frame(self.index, kept, observed, self.model, self.seed, tuple(self.ahead))
+        sent = {name: lineage.sent.clone() for name, lineage in (self.lineages or {}).items()}
+        return Frame(self.index, kept, observed, self.model, self.seed, tuple(self.ahead), sent)
 
     def restore(self, frame: Frame) -> None:
         """Go to the start of a step."""
@@ -172,6 +180,8 @@ class Simulation:
         if self.differentiable:
             self.observed = {n: v.to(torch.float64) for n, v in self.observed.items()}
         self.writable = set()
+        if self.lineages is not None:
+            self.lineages = {name: Lineage(sent.clone()) for name, sent in frame.sent.items()}
 
     def carried(self) -> dict[str, Tensor]:
         """What carries gradient to the next step, by name: log-weights or flags, float columns, observables."""
@@ -298,9 +308,19 @@ class Simulation:
             return None
         rows, returned = made
         changes = collect(rule, returned, self.agents.only(rows), None)
+        self._trace_back(rule, step, changes.get("stage"), contacts)
         if self.tracer is not None and rule.infects:
             self.tracer.note(rule, step, changes.get("stage"), contacts)
         return changes
+
+    def _trace_back(self, rule: Rule, step: Step, change: Change | None, contacts: Neighbours) -> None:
+        """Give the infections of a rule what their infectors sent before, and note what was sent now."""
+        if self.lineages is None or not rule.infects or contacts.summed is None:
+            return
+        lineage = self.lineages.setdefault(rule.name, Lineage(torch.zeros(self.shard.num_owned)))
+        if step.weighted and change is not None:
+            lineage.score(contacts, step, change)
+        lineage.note(contacts)
 
     def _step(self, rule: Rule, shown: Agents, weights: Tensor | None) -> Step:
         observed = {} if self.index < 0 else self.observed
@@ -341,6 +361,7 @@ class Simulation:
                     "make a new tensor (x = x + 1, mask = mask & other) and return what changed"
                 )
         changes = collect(rule, returned, shown, mask)
+        self._trace_back(rule, step, changes.get("stage"), contacts)
         if self.tracer is not None and rule.infects:
             self.tracer.note(rule, step, changes.get("stage"), contacts)
         return changes

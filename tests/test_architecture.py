@@ -13,7 +13,7 @@ ORDER = """
     errors units memory writers random prefetch bins messages linear drawing race exchange local columns order rowset
     parameters callers <
     agents checks contacts population transmission halo < shard mixing sent neighbours sampling scan exposure < rule <
-    intervention < merge model grouping observe linelist trajectory periods infectors tracing < binding simulation <
+    intervention < merge model grouping observe linelist trajectory periods infectors tracing < lineage binding < simulation <
     adjoint < simulate tangent outcome severed gradients audit <
     models nextgen infections explanation witness explain calibrate sensitivity neural < __init__ < testing config report <
     cli __main__ < graphs < cluster

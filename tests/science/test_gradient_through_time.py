@@ -10,7 +10,7 @@ from gnabm import Contacts, Mixing, Places, simulate
 from gnabm.models.epidemic import sir
 from gnabm.periods import Period
 
-SIZE, STEPS, RATE, SEEDS = 10_000, 21, 0.06, 40
+SIZE, STEPS, RATE, SEEDS = 10_000, 21, 0.03, 40
 pytestmark = pytest.mark.slow
 
 
@@ -24,7 +24,7 @@ def contacts():
 
 def prevalence(contacts, rate, seed, gradient=None):
     """Infectious agents on day 20 of a run whose transmission rate was another on day 0; and the parameter of day 0."""
-    first, later = sir(rate, 0.14, 0.03), sir(RATE, 0.14, 0.03)
+    first, later = sir(rate, 0.1, 0.01), sir(RATE, 0.1, 0.01)
     run = simulate(first, contacts, steps=STEPS, seed=seed, gradient=gradient, changes=[Period(1, later, seed)])
     return run.observed["stage_count"][-1, 1].sum(), first.rules()[0].transmission_rate
 
