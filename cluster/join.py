@@ -115,8 +115,9 @@ def run_local(
         return tape, seen, tape.forward(seen.look)
 
     attributes: dict[str, object] = {}
-    with LocalThreads(shards) as threads, bound.standing():
-        runs = threads.each(forward)
+    with LocalThreads(shards) as threads:
+        with bound.standing():
+            runs = threads.each(forward)
         observed = runs[0][2]
         if loss is not None:
             attributes["loss"] = _backward(threads, [tape for tape, _, _ in runs], observed, loss, bound)
@@ -147,6 +148,9 @@ def _backward(
         own = asked if group.rank == 0 else {n: torch.zeros_like(g) for n, g in asked.items()}
         return tapes[group.rank].backward(own)
 
-    sums = [torch.stack(parts).sum(0) for parts in zip(*threads.each(back), strict=True)]
-    torch.autograd.backward(bound.inputs, [g.to(p.dtype) for g, p in zip(sums, bound.inputs, strict=True)])
+    with bound.standing():
+        sums = [torch.stack(parts).sum(0) for parts in zip(*threads.each(back), strict=True)]
+    learned = [(p, g.to(p.dtype)) for p, g in zip(bound.inputs, sums, strict=True) if p.requires_grad]
+    if learned:
+        torch.autograd.backward([p for p, _ in learned], [g for _, g in learned])
     return float(value.detach())  # a number for the record

@@ -119,19 +119,19 @@ class Tape:
         # Hard draws have the bits of a forward run in float32, so its kernels make the states between checkpoints.
         self.swift = options.estimator is None or precision(model) == torch.float32
 
-    def _simulation(self, differentiable: bool, begin: bool = True) -> Simulation:
+    def _simulation(self, differentiable: bool, begin: bool = True, graph: bool = True) -> Simulation:
         given = self.options
         return Simulation(
             self.model, self.shard, seed=given.seed, dt=given.dt, start=given.start, messages=given.messages,
             gradient=given.estimator if differentiable else None, changes=given.changes, infections=given.infections,
-            begin=begin, lineage=given.estimator is not None and given.estimator.local,
+            begin=begin, graph=graph, lineage=given.estimator is not None and given.estimator.local,
         )  # fmt: skip
 
-    def _replay(self, differentiable: bool, frame: Frame) -> Simulation:
+    def _replay(self, frame: Frame, graph: bool) -> Simulation:
         """A run at the start of a step, which is made again; one serves for all steps."""
-        if differentiable not in self._replays:
-            self._replays[differentiable] = self._simulation(differentiable, begin=False)
-        run = self._replays[differentiable]
+        if graph not in self._replays:
+            self._replays[graph] = self._simulation(graph or not self.swift, begin=False, graph=graph)
+        run = self._replays[graph]
         run.restore(frame)
         return run
 
@@ -147,7 +147,7 @@ class Tape:
         given = self.options
         keep = given.estimator is not None and given.checkpoint is None
         with torch.set_grad_enabled(keep):
-            run = self._simulation(differentiable=keep or not self.swift)
+            run = self._simulation(differentiable=keep or not self.swift, graph=keep)
             look(run)
             self.links = [_Link({}, self._left(run))] if keep else []
             seen: dict[str, list[Tensor]] = {name: [] for name in run.observed}
@@ -197,8 +197,8 @@ class Tape:
                         score = (new * self.residuals[name][step - 1]).reshape(*size, -1).sum(-1)
                         adjoint[_WHOLE] = adjoint[_WHOLE] + score if _WHOLE in adjoint else score
             adjoint = self._back(self._link(step), adjoint, found, batched)
-            if self.options.horizon is not None and (step - 1) % self.options.horizon == 0:
-                adjoint = {}
+            if step > 1 and self.options.horizon is not None and (step - 1) % self.options.horizon == 0:
+                adjoint = {}  # the initial state belongs to the first steps
         return found
 
     def _left(self, run: Simulation) -> Carried:
@@ -216,7 +216,6 @@ class Tape:
             return {}
         outputs, grads = zip(*pairs, strict=True)
         names, inputs = list(link.taken), [*link.taken.values(), *self.leaves]
-
         got = gradients(outputs, inputs, grads, batched=batched, retain_graph=self.options.checkpoint is None)
         for leaf, part in zip(found, got[len(names) :], strict=True):
             if part is not None:
@@ -230,7 +229,7 @@ class Tape:
         with torch.enable_grad():
             if step == 0:
                 return _Link({}, self._left(self._simulation(differentiable=True)))
-            run = self._replay(True, self._frame(step - 1))
+            run = self._replay(self._frame(step - 1), graph=True)
             taken = run.take_over()
             run.advance()
             return _Link(taken, self._left(run))
@@ -241,7 +240,7 @@ class Tape:
         if step not in self.frames:
             first = step - step % self.options.checkpoint
             with torch.no_grad():
-                run = self._replay(not self.swift, self.frames[first])
+                run = self._replay(self.frames[first], graph=False)
                 for number in range(first + 1, step + 1):
                     run.advance()
                     self.frames[number] = run.frame()
@@ -317,9 +316,9 @@ def pull_back(observed: Tensor, cotangents: Tensor, inputs: Sequence[Tensor]) ->
     node: Any = observed.grad_fn
     if not isinstance(getattr(node, "tape", None), Tape):
         raise DataError("expected an observable of a differentiable run; pass gradient='local-score' to simulate")
-    place = {id(tensor): at for at, tensor in enumerate(node.bound.inputs)}
-    if any(id(tensor) not in place for tensor in inputs):
+    places = [[at for at, own in enumerate(node.bound.given) if own is tensor] for tensor in inputs]
+    if not all(places):
         raise DataError("the run was not given these tensors; pass the same ones as parameters= to simulate")
     with node.bound.standing():
         found = node.tape.backward({node.names[observed.output_nr]: cotangents}, batched=True)
-    return [found[place[id(tensor)]] for tensor in inputs]
+    return [torch.stack([found[at] for at in place]).sum(0) for place in places]

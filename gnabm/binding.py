@@ -50,12 +50,14 @@ class Bound:
     Args:
         models: The model and those of the periods.
         parameters: All that ask for a gradient.
-        inputs: What the caller differentiates in: the parameters, or tensors given for them.
+        given: What the caller differentiates in: the parameters, or tensors given for them.
+        inputs: The same in the types of the parameters.
         leaves: Copies of the inputs, from which the run's own graphs start.
     """
 
     models: list[Model]
     parameters: list[nn.Parameter]
+    given: list[Tensor]
     inputs: list[Tensor]
     leaves: list[Tensor]
 
@@ -77,16 +79,17 @@ class Bound:
                 "parameters= is for a run with one model; with changes, set the values in the models of the periods"
             )
         known = Parameters.of(model)
-        given = {id(known[name].value): known[name].check(value) for name, value in values.items()}
+        checked = {id(known[name].value): (value, known[name].check(value)) for name, value in values.items()}
         own = {id(p): p for p in learnable(model, changes)}
         for name in values:  # also one that is frozen in the model
             value = known[name].value
             assert isinstance(value, nn.Parameter)
             own[id(value)] = value
         parameters = list(own.values())
-        inputs = [given.get(id(p), p) for p in parameters]
+        pairs = [checked.get(id(p), (p, p)) for p in parameters]
+        given, inputs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         leaves = [v.detach().clone().requires_grad_() for v in inputs]  # the run's node joins them to the inputs
-        return Bound([model, *(period.model for period in changes)], parameters, inputs, leaves)
+        return Bound([model, *(period.model for period in changes)], parameters, given, inputs, leaves)
 
     def standing(self) -> AbstractContextManager[None]:
         """Let the leaves stand for the parameters for the time of a block."""

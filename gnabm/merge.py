@@ -11,6 +11,7 @@ from torch import Tensor
 from gnabm.agents import Agents, Column, Stage
 from gnabm.columns import Keys
 from gnabm.errors import ConflictError, DataError, KindError, ShapeError
+from gnabm.linear import carries_gradient
 from gnabm.messages import nonzero_rows
 from gnabm.rule import Merge, Rule
 
@@ -157,12 +158,12 @@ def merge(name: str, old: Column, changes: Sequence[Change], keys: Tensor) -> Co
             if change.mask is not None:
                 value = change.mask.apply(value)
             new = new + value if change.rows is None else new.index_add(0, change.rows, value)
-        elif change.rows is not None and len(changes) == 1 and value.requires_grad:
-            new = new.index_copy(0, change.rows, value)  # a value may stay the same and yet have another gradient
         elif change.rows is not None:
-            at, picked = _changed(change)
-            _refuse_overlap(name, old, new, at, change, changes, keys)
-            new = new.index_copy(0, at, picked)
+            at, rows = changed_rows(change)
+            _refuse_overlap(name, old, new, rows, change, changes, keys)
+            if carries_gradient(value):
+                at, rows = _own_rows(change, changes, at, rows)
+            new = new.index_copy(0, rows, value.index_select(0, at))
         elif len(changes) == 1:
             new = value if change.mask is None else torch.where(change.mask.now, value, new)
         else:
@@ -170,6 +171,20 @@ def merge(name: str, old: Column, changes: Sequence[Change], keys: Tensor) -> Co
             _refuse_overlap(name, old, new, nonzero_rows(touched), change, changes, keys)
             new = torch.where(touched, value, new)
     return new
+
+
+def _own_rows(change: Change, changes: Sequence[Change], at: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows that a change writes and no other can: there a value may stay the same and yet have another gradient."""
+    others = [other.rows for other in changes if other is not change]
+    if change.rows is None or any(other is None for other in others):
+        return at, rows
+    free = torch.ones(len(change.rows), dtype=torch.bool)
+    for other in others:
+        assert other is not None
+        free &= ~torch.isin(change.rows, other)
+    free[at] = True
+    at = nonzero_rows(free)
+    return at, change.rows.index_select(0, at)
 
 
 def write_rows(name: str, column: Tensor, changes: Sequence[Change], keys: Keys) -> None:

@@ -70,6 +70,7 @@ class Simulation:
         snapshot: State to begin from instead of the model's initial one.
         infections: Note who infected whom, in `tracer`.
         begin: Make the initial state; otherwise `restore` says where to begin.
+        graph: Build a graph in a differentiable run; without, it makes the same values alone.
         lineage: Keep what a reverse pass under the local score needs of the steps before, in a forward run too.
     """
 
@@ -88,6 +89,7 @@ class Simulation:
         snapshot: Snapshot | None = None,
         infections: bool = False,
         begin: bool = True,
+        graph: bool = True,
         lineage: bool = False,
     ) -> None:
         if messages not in ("auto", "push", "pull"):
@@ -109,7 +111,7 @@ class Simulation:
         )
         self.start = datetime(start.year, start.month, start.day) if start is not None else None
         self.estimator, self.differentiable, self.tap = estimator(gradient), gradient is not None, tap
-        self.flags = self.estimator.flags
+        self.flags, self.graph = self.estimator.flags, self.differentiable and graph
         if not self.differentiable:
             keep_heap()
         self.index = -1
@@ -119,8 +121,8 @@ class Simulation:
         if taken:
             raise DataError(f"the model's state {taken[0]!r} is also a column of the population; rename one")
         state = model.columns(shard.num_owned)
-        if self.flags:
-            state = {n: c.with_flags(precision(model)) if isinstance(c, Stage) else c for n, c in state.items()}
+        if self.differentiable:
+            state = {n: self._precise(column) for n, column in state.items()}
         self.agents = Agents(state, {**shard.fields, **model.fields()}, attributes=shard.columns)
         # What the draws of each agent have noted so far: 0 in value, it carries the gradient alone.
         weighted = self.differentiable and not self.flags
@@ -147,6 +149,13 @@ class Simulation:
             self.observed = self.observer(self.agents, self.agents, self.weights)
         self.index = 0
 
+    def _precise(self, column: Column) -> Column:
+        """A column as a differentiable run has it: in the precision of its gradient, stages with flags if asked."""
+        dtype = precision(self.model)
+        if isinstance(column, Stage):
+            return column.with_flags(dtype) if self.flags and column.flags is None else column
+        return column.to(dtype) if column.is_floating_point() and dtype == torch.float64 else column
+
     @property
     def weights(self) -> Tensor | None:
         """(num_owned,) weight of each agent, 1 in value, in a run whose draws note their likelihood; else None."""
@@ -170,16 +179,15 @@ class Simulation:
         self.observer.forget()
         self.index, self.model, self.seed, self.ahead = frame.index, frame.model, frame.run_seed, list(frame.ahead)
         columns = dict(frame.columns)
-        if self.flags:
-            columns = {
-                n: c.with_flags(precision(self.model)) if isinstance(c, Stage) and c.flags is None else c
-                for n, c in columns.items()
-            }
+        if self.differentiable:
+            columns = {name: self._precise(column) for name, column in columns.items()}
         self.agents = self.agents.replace(columns)
         self.observed = dict(frame.observed)
         if self.differentiable:
             self.observed = {n: v.to(torch.float64) for n, v in self.observed.items()}
         self.writable = set()
+        if self.log_weight is not None:
+            self.log_weight = torch.zeros_like(self.log_weight)
         if self.lineages is not None:
             self.lineages = {name: Lineage(sent.clone()) for name, sent in frame.sent.items()}
 
@@ -230,7 +238,7 @@ class Simulation:
         return Observer(model.observe, self.shard, plain=self.differentiable or self.messages == "pull")
 
     def _mode(self) -> AbstractContextManager[object]:
-        return torch.enable_grad() if self.differentiable else torch.no_grad()
+        return torch.enable_grad() if self.graph else torch.no_grad()
 
     def advance(self) -> Mapping[str, Tensor]:
         """Make one step; returns its observables, the same on every shard."""

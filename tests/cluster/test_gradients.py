@@ -61,3 +61,15 @@ def test_what_stands_for_a_parameter_gets_its_gradient_from_all_shards(populatio
     first = sum(p.numel() for p in list(of.parameters())[:at])
     assert knob.grad.item() == pytest.approx(expected[first].item(), rel=1e-4)
     assert of.rules()[0].transmission_rate.grad is None
+
+
+def test_a_loss_may_look_at_parameters_and_at_tensors_without_gradient(population):
+    of = model()
+    given = {"Recover.rate": torch.tensor(0.2)}
+
+    def loss(observed):
+        return observed["incidence"].sum() * 0 + 1000 * of.rules()[0].transmission_rate
+
+    run = run_local(of, population, shards=2, steps=3, seed=4, gradient="local-score", loss=loss, parameters=given)
+    assert of.rules()[0].transmission_rate.grad.item() == pytest.approx(1000)
+    assert run.attributes["loss"] == pytest.approx(60)

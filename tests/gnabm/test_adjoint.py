@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from gnabm import Contacts, Mixing, Model, Places, Rule, Stages, simulate
+from gnabm.adjoint import pull_back
 from gnabm.agents import Stage
 from gnabm.errors import ConfigError, DataError, ShapeError, UnknownFieldError
-from gnabm.model import State
+from gnabm.model import Observable, State
 from gnabm.models.epidemic import Leave, seir, sir
 from gnabm.periods import Period
 from gnabm.sampling import ESTIMATORS
+from gnabm.tangent import jacobian
 
 SIZE, STEPS = 3_000, 12
 
@@ -124,10 +126,62 @@ class Grow(Rule):
         return {"x": agents.x * self.growth}
 
 
+class Part(Grow):
+    """The same for the agents of one half, who are the rows that it sees."""
+
+    writes = {"x": "exclusive"}  # noqa: RUF012
+
+    def __init__(self, name, upper):
+        super().__init__()
+        self.name, self.upper = name, upper
+
+    def where(self, agents):
+        return (agents.key >= 3) == self.upper
+
+
+def test_float_columns_keep_their_gradient_under_where_in_both_modes():
+    (a,) = Stages("A")
+    observable = Observable("sum", lambda before, after: after.x, by=())
+    state = {"stage": a.family, "x": State(1.0, torch.float64)}
+    of = Model([Part("lower", False), Part("upper", True)], state=state, observe=[observable])
+    nobody = Contacts.from_edges([], [], num_agents=5)
+    total = simulate(of, nobody, steps=7, seed=0, gradient="local-score").observed["sum"][-1]
+    found = torch.autograd.grad(total, [rule.growth for rule in of.rules()])
+    exact = [3 * 7 * 1.1**6, 2 * 7 * 1.1**6]
+    assert [g.item() for g in found] == pytest.approx(exact, rel=1e-9)
+    forward = jacobian(of, nobody, ["lower.growth", "upper.growth"], steps=7, seed=0)["sum"][-1]
+    assert forward.reshape(-1).tolist() == pytest.approx(exact, rel=1e-9)
+
+
+def test_the_initial_state_belongs_to_the_first_steps_before_a_horizon(contacts):
+    one, other = model(), model()
+    whole = gradients(simulate(one, contacts, steps=STEPS, seed=4, gradient="local-score"), one)
+    run = simulate(other, contacts, steps=STEPS, seed=4, gradient="local-score", gradient_horizon=STEPS)
+    assert all(torch.equal(a, b) for a, b in zip(whole, gradients(run, other), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_several_sums_are_walked_back_together(contacts, dtype):
+    """Also where one tensor stands for two parameters, and where it has another type than they have."""
+    knob = torch.tensor(0.1, dtype=dtype, requires_grad=True)
+    given = {"Recover.rate": knob, "BecomeInfectious.rate": knob}
+    run = simulate(model(), contacts, steps=STEPS, seed=4, gradient="local-score", parameters=given, checkpoint=5)
+    incidence = run.observed["incidence"]
+    cotangents = torch.zeros(3, *incidence.shape, dtype=torch.float64)
+    for number in range(3):
+        cotangents[number, 4 * number : 4 * number + 4] = 1
+    (together,) = pull_back(incidence, cotangents, [knob])
+    for number in range(3):
+        (alone,) = torch.autograd.grad((incidence * cotangents[number]).sum(), knob, retain_graph=True)
+        assert together[number].item() == pytest.approx(alone.item(), rel=1e-4)
+    with pytest.raises(DataError, match="not given these tensors"):
+        pull_back(incidence, cotangents, [torch.tensor(0.1)])
+    with pytest.raises(DataError, match="expected an observable"):
+        pull_back(incidence.detach(), cotangents, [knob])
+
+
 @pytest.mark.parametrize("every", [None, 3])
 def test_float_columns_carry_the_gradient_of_their_arithmetic(every):
-    from gnabm.model import Observable
-
     (a,) = Stages("A")
     observable = Observable("sum", lambda before, after: after.x, by=())
     state = {"stage": a.family, "x": State(1.0, torch.float64)}
