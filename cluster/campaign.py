@@ -34,11 +34,12 @@ class Runner:
 
     def __init__(self, question: Question, who: Who) -> None:
         torch.set_num_threads(1)  # runs are side by side; the bits do not depend on threads
-        self.question = question
-        self.population = open_graph(who) if isinstance(who, Path) else who
+        self.question, self.who = question, who
+        self.population: Population | Contacts
 
     def ready(self) -> bool:
-        """Answers once the population is open."""
+        """Open the population; what goes wrong here reaches the caller, unlike in the making of an actor."""
+        self.population = open_graph(self.who) if isinstance(self.who, Path) else self.who
         return True
 
     def run(self, variant: Variant) -> Tensor:
@@ -61,7 +62,7 @@ def campaign(question: Question, who: Who, *, at_once: int | None = None) -> Ite
 
     Raises:
         RunError: A process died.
-        GnabmError: What a run refused.
+        GnabmError: What a run refused, or why the population cannot be opened.
     """
     with ExitStack() as stack:
         start_ray(at_once or 1, stack)
@@ -71,19 +72,27 @@ def campaign(question: Question, who: Who, *, at_once: int | None = None) -> Ite
         runners: list[Any] = [kind.remote(told, shared) for _ in range(min(at_once or cpus, cpus))]
         for runner in runners:
             stack.callback(ray.kill, runner, no_restart=True)
-        ray.get([runner.ready.remote() for runner in runners])  # the seconds of a campaign are those of its runs
+        with _plain_errors():
+            ray.get([runner.ready.remote() for runner in runners])  # the seconds of a campaign are those of its runs
 
         def run(variants: Sequence[Variant]) -> list[Tensor]:
             pool = ActorPool(runners)
-            try:
+            with _plain_errors():
                 return list(pool.map(lambda runner, variant: runner.run.remote(variant), list(variants)))
-            except RayTaskError as error:
-                if isinstance(error.cause, BaseException):
-                    raise error.cause from error
-                raise
-            except RayActorError as error:
-                raise RunError(
-                    "a process of the campaign was killed, crashed or ran out of memory; make fewer runs at once"
-                ) from error
 
         yield run
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Raise what a process raised, rather than how Ray wraps it."""
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, BaseException):
+            raise error.cause from error
+        raise
+    except RayActorError as error:
+        raise RunError(
+            "a process of the campaign was killed, crashed or ran out of memory; make fewer runs at once"
+        ) from error

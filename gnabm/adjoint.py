@@ -148,6 +148,8 @@ class Tape:
         keep = given.estimator is not None and given.checkpoint is None
         with torch.set_grad_enabled(keep):
             run = self._simulation(differentiable=keep or not self.swift, graph=keep)
+            if isinstance(given.estimator, Score):
+                given.estimator.check({n: (given.steps, *v.shape) for n, v in run.observed.items()})
             look(run)
             self.links = [_Link({}, self._left(run))] if keep else []
             seen: dict[str, list[Tensor]] = {name: [] for name in run.observed}

@@ -96,7 +96,7 @@ def _stage_name(names: tuple[str, ...], code: int) -> StageName:
 
 
 class Stage:
-    """The stage of each agent: one byte in a forward run, float flags in a differentiable one.
+    """The stage of each agent: one byte in a forward run, float flags besides in a run whose estimator works on flags.
 
     Args:
         family: The stages there are.
@@ -121,7 +121,7 @@ class Stage:
         """Whether each agent is in a stage.
 
         Returns:
-            (n,) bool in a forward run, float flags that carry gradient in a differentiable one.
+            (n,) bool in a forward run, float flags that carry gradient under an estimator by flags.
         """
         self._check(stage)
         if int(stage) not in self._is:

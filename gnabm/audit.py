@@ -18,6 +18,7 @@ from torch import Tensor
 from gnabm.binding import Bound
 from gnabm.contacts import Contacts
 from gnabm.errors import KindError
+from gnabm.gradients import label
 from gnabm.model import Model
 from gnabm.outcome import Outcome, outcomes
 from gnabm.parameters import Parameter, Parameters
@@ -30,7 +31,8 @@ from gnabm.simulate import simulate
 from gnabm.simulation import Simulation
 
 _MOST_CUTS = 3
-_DIFFERENCES = "differences of runs with common draws, or the score function"
+DIFFERENCES, UNKNOWN = "forward differences", "unknown in this run"
+"""What serves where a chain is broken, and where the run had nothing to judge it by."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,13 @@ class Connection:
         parameter: Name of the parameter.
         observable: Name of the outcome.
         connected: Whether the gradient exists and is not 0 throughout.
-        through_time: Share of the gradient that comes through earlier steps, within [0, 1]; None without a gradient.
+        through_time: Share of the gradient that comes through earlier steps, within [0, 1]; 1 of a parameter of the
+            initial state alone, None without a gradient.
         broken_at: Rule, file and line, and operation where the chain breaks, several with a semicolon between; or that
             the run had nothing to count; None where there is nothing to say. Lines of gnabm's own rules, and
             comparisons, are named only where nothing gets through.
-        served_by: What gives the derivative: the estimator, or what has to stand for it.
+        served_by: What gives the derivative: the estimator where it is connected, `forward differences` (of runs with
+            common draws) where a line breaks the chain or no draw has it, `unknown in this run` where nothing happened.
     """
 
     parameter: str
@@ -110,14 +114,17 @@ def audit(
                 given = leaves()
                 run = simulate(model, people, steps=steps, parameters=given, gradient_horizon=horizon, **options)
                 found.take(run.observed, wanted, given, watch)
-    label = gradient if isinstance(gradient, str) else type(gradient).__name__
+    # The first step reads what the initial rules made, so a run without gradient through time has theirs.
+    later = {id(parameter) for rule in model.rules() for parameter in rule.parameters()}
     rows = []
     for name in names:
+        initial = id(known[name].value) not in later
         for outcome in wanted:
             connected = whole.connects(name, outcome)
-            share = whole.through_time(now, name, outcome) if connected else None
-            broken_at = _broken_at(whole, watch, known[name], outcome)
-            served_by = label if connected or known[name].differentiable else _DIFFERENCES
+            share = (1.0 if initial else whole.through_time(now, name, outcome)) if connected else None
+            broken_at, at_a_line = _broken_at(whole, watch, known[name], outcome)
+            broken = at_a_line or not known[name].differentiable
+            served_by = label(gradient) if connected else DIFFERENCES if broken else UNKNOWN
             rows.append(Connection(name, outcome.name, connected, share, broken_at, served_by))
     return rows
 
@@ -191,8 +198,8 @@ class _Gradients:
         return earlier / (earlier + float(direct.norm()))
 
 
-def _broken_at(found: _Gradients, watch: Watch, parameter: Parameter, outcome: Outcome) -> str | None:
-    """Where the chain breaks, or what else there is to say."""
+def _broken_at(found: _Gradients, watch: Watch, parameter: Parameter, outcome: Outcome) -> tuple[str | None, bool]:
+    """Where the chain breaks, or what else there is to say; and whether it is a line that breaks it."""
     connected = found.connects(parameter.name, outcome)
     cuts = [c for c in watch.cuts.values() if parameter.name in c.parameters]
     theirs = [c for c in cuts if not c.shipped]
@@ -203,17 +210,19 @@ def _broken_at(found: _Gradients, watch: Watch, parameter: Parameter, outcome: O
         shown = [c for c in theirs if c.kind not in (COMPARISON, IN_PLACE)]  # the gradient may go another way
     elif not theirs:
         return _quiet(found, cuts, parameter, outcome)
-    return _told(shown) or None
+    return _told(shown) or None, bool(shown)
 
 
-def _quiet(found: _Gradients, shipped: Sequence[Cut], parameter: Parameter, outcome: Outcome) -> str:
-    """Why nothing gets through although no rule of the modeller's own stops it."""
+def _quiet(found: _Gradients, shipped: Sequence[Cut], parameter: Parameter, outcome: Outcome) -> tuple[str, bool]:
+    """Why nothing gets through although no rule of the modeller's own stops it, and whether a shipped line may."""
     if found.values[outcome.name] == 0:
-        return f"nothing to count: {outcome.name} is 0 in this run; audit more agents or steps"
+        return f"nothing to count: {outcome.name} is 0 in this run; audit more agents or steps", False
     told = "no event of this run led from one to the other"
     if not parameter.value.any():
-        return f"{told}; the value is 0, where a draw has no likelihood to change"
-    return f"{told}, or it stops at {_told(shipped)}" if shipped and not found.reaches(parameter.name) else told
+        return f"{told}; the value is 0, where a draw has no likelihood to change", False
+    if shipped and not found.reaches(parameter.name):
+        return f"{told}, or it stops at {_told(shipped)}", True
+    return told, False
 
 
 def _told(cuts: Sequence[Cut]) -> str:

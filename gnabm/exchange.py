@@ -203,12 +203,14 @@ class Total:
         index: (num_rows,) int32 or int64 bin of each row, or None for one bin.
         num_bins: Number of bins.
         num_rows: Number of rows of this shard.
+        dtype: Type of the rows.
     """
 
     group: ShardGroup
     index: Tensor | None
     num_bins: int
     num_rows: int
+    dtype: torch.dtype
 
     @property
     def transposed(self) -> Spread:
@@ -233,11 +235,12 @@ class Spread:
     transposed: Total
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(num_bins, ...) to (num_rows, ...): the sum over ranks of what each bin holds there."""
-        summed = _over_ranks(self.transposed.group, x)
-        if self.transposed.index is None:
-            return summed.expand(self.transposed.num_rows, *x.shape[1:])
-        return summed.index_select(0, self.transposed.index)
+        """(num_bins, ...) float64 to (num_rows, ...) of the rows' type: the sum over ranks of what each bin holds."""
+        rows = self.transposed
+        summed = _over_ranks(rows.group, x).to(rows.dtype)  # the small table, not what is spread over all rows
+        if rows.index is None:
+            return summed.expand(rows.num_rows, *x.shape[1:])
+        return summed.index_select(0, rows.index)
 
 
 def _over_ranks(group: ShardGroup, x: Tensor) -> Tensor:
@@ -314,7 +317,7 @@ def total(group: ShardGroup, x: Tensor, index: Tensor | None = None, num_bins: i
         return from_fixed(group.all_reduce(to_fixed(x, index, num_bins)), x)
 
     if x.is_floating_point() and torch.is_grad_enabled():
-        sums = apply(Total(group, index, num_bins, x.shape[0]), x, exact)
+        sums = apply(Total(group, index, num_bins, x.shape[0], x.dtype), x, exact)
     else:
         sums = exact(x)
     return sums[0] if index is None else sums

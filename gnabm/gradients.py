@@ -44,13 +44,14 @@ class Row:
         parameter: Its name. A vector is moved as a whole, in proportion to its values: the derivative is by their mean.
         estimator: Its name.
         observable: Name of the outcome.
-        mean: Mean over seeds of the gradient.
-        se: Standard error of the mean.
+        mean: Mean over seeds of the gradient; None where it is exactly 0 in every seed, which is no answer: either
+            nothing of the parameter reaches the outcome, or the chain is broken on the way (`gnabm.audit`).
+        se: Standard error of the mean; None without a mean.
         fd: Mean over seeds of the finite difference.
         fd_se: Its standard error.
-        bias_percent: 100 (mean - fd) / |fd|; None where fd is 0.
-        bias_se: Standard error of `bias_percent`, seeds paired; None where fd is 0.
-        variance: Variance of the gradient of one seed.
+        bias_percent: 100 (mean - fd) / |fd|; None without a mean, and where fd is 0.
+        bias_se: Standard error of `bias_percent`, seeds paired; None where that is.
+        variance: Variance of the gradient of one seed; None without a mean.
         seeds: Number of seeds.
         seconds: Of one run and one backward pass.
         bytes: Most memory that these took; None where the system does not tell.
@@ -59,13 +60,13 @@ class Row:
     parameter: str
     estimator: str
     observable: str
-    mean: float
-    se: float
+    mean: float | None
+    se: float | None
     fd: float
     fd_se: float
     bias_percent: float | None
     bias_se: float | None
-    variance: float
+    variance: float | None
     seeds: int
     seconds: float
     bytes: int | None
@@ -100,7 +101,7 @@ class _Move:
 
     @staticmethod
     def of(parameters: Parameters, name: str, width: float) -> _Move | None:
-        """The move; None where the value is 0, which has no relative width."""
+        """The move; None where the value is 0, or its bounds keep it: it has no relative width."""
         entry = parameters[name.partition("[")[0]]
         value = entry.value.detach().to(torch.float64)  # where the derivative is taken
         parts = value.reshape(-1)
@@ -112,12 +113,19 @@ class _Move:
         if mean == 0:
             return None
         # A bound on one side leaves a one-sided difference.
-        limits = [entry.input.high / float(v) for v in moved if v > 0]
-        most = min(1 + width, *limits) if limits else 1 + width
-        return _Move(
-            name, entry.name, (moved / mean).reshape(value.shape), parameters.scaled(name, most),
-            parameters.scaled(name, 1 - width), (most - 1 + width) * mean,
-        )  # fmt: skip
+        told = entry.input
+        more = [(told.high if v > 0 else told.low) / v for v in moved.tolist() if v]
+        less = [(told.low if v > 0 else told.high) / v for v in moved.tolist() if v]
+        most, least = min(1 + width, *more), max(1 - width, *less)
+        if not most > least:
+            return None
+
+        def times(factor: float) -> dict[str, Tensor]:
+            new = (parts + moved * (factor - 1)).reshape(value.shape).to(entry.value.dtype)
+            return {entry.name: new.clamp(told.low, told.high)}  # float32 may round out of them
+
+        direction = (moved / mean).reshape(value.shape)
+        return _Move(name, entry.name, direction, times(most), times(least), (most - least) * mean)
 
 
 class _Runs:
@@ -181,7 +189,7 @@ def compare(
         steps: Number of steps.
         seeds: Seeds of the runs, two or more.
         parameters: Patterns of names (`Infect.*`), or numbers of vectors (`Infect.susceptibility[3]`). Those whose
-            value is 0 are left out.
+            value is 0 are left out, and vectors that bounds on both sides keep.
         estimators: Names or estimators. The baseline of `score` is the mean of the runs of other seeds.
         observables: Names of observables or outcomes (`stage_count.recovered`); None for all.
         width: Half the width of a difference, as a share of the value.
@@ -198,16 +206,9 @@ def compare(
     Raises:
         GnabmError: A name is unknown, there are fewer than two seeds, or what `simulate` refuses.
     """
-    if len(seeds) < _LEAST or len(set(seeds)) < len(seeds):
-        raise DataError(f"a standard error needs two or more different seeds, got {list(seeds)}; give seeds=[1, 2, 3]")
-    if not 0 < width < 1:
-        raise DataError(f"width must be a share of the value between 0 and 1, got {width}; 0.1 is usual")
-    people, moves, wanted = (
-        Population.of(population),
-        _moves(model, parameters, width),
-        outcomes(model, None if observables is None else tuple(observables)),
-    )
-    kinds = {_label(kind): estimator(kind) for kind in estimators}
+    _check(steps, seeds, width)
+    people, moves, kinds = Population.of(population), _moves(model, parameters, width), _kinds(estimators)
+    wanted = outcomes(model, None if observables is None else tuple(observables))
     common = {"steps": steps, "dt": dt, "start": start, "changes": changes}
     plain = _Runs(model, people, **common)
     began = time.perf_counter()
@@ -230,6 +231,26 @@ def compare(
     return _rows(moves, wanted, found, torch.stack(differences))
 
 
+def _check(steps: int, seeds: Sequence[int], width: float) -> None:
+    if steps < 1:
+        raise DataError(f"a gradient needs a step at least, got steps={steps}; give steps=30")
+    if len(seeds) < _LEAST or len(set(seeds)) < len(seeds):
+        raise DataError(f"a standard error needs two or more different seeds, got {list(seeds)}; give seeds=[1, 2, 3]")
+    if not 0 < width < 1:
+        raise DataError(f"width must be a share of the value between 0 and 1, got {width}; 0.1 is usual")
+
+
+def _kinds(given: Sequence[str | Estimator]) -> dict[str, Estimator]:
+    """Estimators by name."""
+    found: dict[str, Estimator] = {}
+    for kind in given:
+        name = label(kind)
+        if name in found:
+            raise DataError(f"two estimators are called {name}; give each once, or compare them in two calls")
+        found[name] = estimator(kind)
+    return found
+
+
 def _moves(model: Model, names: Sequence[str], width: float) -> list[_Move]:
     """What is moved, in the order of the names, each once."""
     known = Parameters.of(model)
@@ -242,16 +263,30 @@ def _moves(model: Model, names: Sequence[str], width: float) -> list[_Move]:
         )
     moves = [move for name in chosen if (move := _Move.of(known, name, width)) is not None]
     if not moves:
-        raise ConfigError(f"no parameter of {model.name} among {list(names)} has a value other than 0")
+        raise ConfigError(
+            f"no parameter of {model.name} among {list(names)} has a value other than 0 that its bounds let move; "
+            "compare at other values"
+        )
     return moves
 
 
-def _label(kind: str | Estimator) -> str:
-    if isinstance(kind, str):
-        return kind
-    label = next((name for name in ESTIMATORS if type(estimator(name)) is type(kind)), type(kind).__name__)
-    temperature = getattr(kind, "temperature", None)
-    return label if temperature is None else f"{label}({temperature:g})"
+def label(kind: str | Estimator) -> str:
+    """Name of an estimator as tables show it.
+
+    Args:
+        kind: A name, or an estimator.
+
+    Raises:
+        ConfigError: The name is unknown.
+
+    Example:
+        >>> label("gumbel"), label("local-score")
+        ('gumbel(0.5)', 'local-score')
+    """
+    made = estimator(kind)
+    name = next((name for name in ESTIMATORS if type(estimator(name)) is type(made)), type(made).__name__)
+    temperature = getattr(made, "temperature", None)
+    return name if temperature is None else f"{name}({temperature:g})"
 
 
 def _difference(
@@ -286,7 +321,10 @@ def _rows(
         for j, outcome in enumerate(wanted):
             for name, runs in found.items():
                 g, fd = torch.stack([g[i, j] for g, _, _ in runs]), differences[:, i, j]
-                figures = float(g.mean()), _se(g), float(fd.mean()), _se(fd), *_bias(g, fd), float(g.var())
+                known = bool(g.any())
+                mean, se, variance = (float(g.mean()), _se(g), float(g.var())) if known else (None, None, None)
+                bias, bias_se = _bias(g, fd) if known else (None, None)
+                figures = mean, se, float(fd.mean()), _se(fd), bias, bias_se, variance
                 seconds = sum(s for _, s, _ in runs) / len(runs)
                 most = max((b for _, _, b in runs if b is not None), default=None)
                 rows.append(Row(move.name, name, outcome.name, *figures, len(runs), seconds, most))

@@ -3,10 +3,10 @@ r"""When an intervention is active: on given days, or once an observable has cro
 Both are relaxed between two days, so that days may be fractions and have a gradient. In a step of length :math:`h` that
 begins on day t an intervention that holds from day s to day e has the activity
 
-.. math:: a(t) = \mathrm{clamp}((t + h - s) / h, 0, 1) \, \mathrm{clamp}((e - t) / h, 0, 1):
+.. math:: a(t) = \max(0, \mathrm{clamp}((t + h - s) / h, 0, 1) + \mathrm{clamp}((e - t) / h, 0, 1) - 1),
 
-with a start of 30.4 it is active at 0.6 on day 30. The plain run uses the same definition, so value and gradient belong
-together.
+the share of the step that lies between the two: with a start of 30.4 it is active at 0.6 on day 30. The plain run uses
+the same definition, so value and gradient belong together.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -92,7 +93,7 @@ def window(start: Tensor, end: Tensor | None, step: Step, *, of_chance: bool = F
     """
     t, h = step.index * step.dt, step.dt
     active = ramp((t + h - start) / h, of_chance=of_chance)
-    return active if end is None else active * ramp((end - t) / h, of_chance=of_chance)
+    return active if end is None else (active + ramp((end - t) / h, of_chance=of_chance) - 1).clamp(min=0.0)
 
 
 class Schedule(nn.Module):
@@ -175,8 +176,8 @@ class Watch(Rule):
     .. math:: t - h + h (c - y_{t-h}) / (y_t - y_{t-h}),
 
     and some days later, for there is no acting on what is over, the intervention begins. It lasts a given time, is
-    prolonged by the same time if the observable is above the threshold when it ends, and begins again at a later
-    crossing. Where the observable goes up and down around the threshold the day of the crossing jumps, which has no
+    prolonged at once by the same time if the observable is above the threshold when it ends, and begins again at a
+    later crossing. Where the observable goes up and down around the threshold the day of the crossing jumps, which has no
     gradient.
 
     Three fields of state, named after the rule: `NAME_level`, yesterday's value; `NAME_start`; and `NAME_active`, the
@@ -187,7 +188,7 @@ class Watch(Rule):
         observable: Name of an observable that counts agents, not one of stages.
         above: c, in agents, or per 100,000 residents of the country or region.
         days: How long the intervention lasts.
-        delay: Days from the crossing to the start, 1 at least.
+        delay: Days from the crossing to the start, 1 at least and no less than a step.
         relative: Whether c is per 100,000 residents.
         by_region: Whether each region has a trigger of its own.
         key: Where a config says so, for messages.
@@ -228,31 +229,42 @@ class Watch(Rule):
 
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Note the level and whether it has crossed."""
-        before, started = getattr(agents, self.level), getattr(agents, self.start)
-        now = self._level(agents, step).to(before.dtype).expand(before.shape)
         t, h = step.index * step.dt, step.dt
+        if bool(self.delay < h):
+            raise ConfigError(
+                f"{self.key}.delay: {self.delay.item():g} days after a crossing may be over when a step of {h:g} days "
+                f"begins; give delay: {h:g} or more, or shorter steps"
+            )
+        level = self._level(agents, step)
+        if not agents.num_agents:
+            return {}
+        # One number for each trigger, read where one agent keeps it, and shown to all at the end.
+        region = agents.region if self.by_region else None
+        someone = one_of_each(region, level.shape[0])
+        before, started = (getattr(agents, name).index_select(0, someone) for name in (self.level, self.start))
+        now = level.to(before.dtype)
         rising = (now > self.above) & (before <= self.above)
         rise = torch.where(rising, now - before, torch.ones_like(now))
         crossed = t - h + h * torch.where(rising, (self.above - before) / rise, torch.zeros_like(now))
         ended = started + self.days
         begins = (now > self.above) & (t + h > ended)
-        start = torch.where(begins, torch.maximum(ended, crossed + self.delay), started)
+        start = torch.where(begins, torch.where(ended >= t, ended, crossed + self.delay), started)
         active = window(start, start + self.days, step)
         # What is left of the time before belongs to this step too.
         active = active + torch.where(begins, window(started, ended, step), torch.zeros_like(active))
-        return {self.level: now, self.start: start.to(before.dtype), self.active: active.to(before.dtype)}
+        found = {self.level: now, self.start: start, self.active: active.clamp(max=1.0)}
+        shown = {name: value.to(before.dtype) for name, value in found.items()}
+        if region is None:
+            return {name: value.expand(agents.num_agents) for name, value in shown.items()}
+        return {name: value.index_select(0, region.to(torch.int32)) for name, value in shown.items()}
 
     def _level(self, agents: Agents, step: Step) -> Tensor:
-        """() float64 level, or (num_rows,) by region."""
+        """(1,) float64 level, or (num_regions,)."""
         level = self._by_region(step).to(torch.float64)
-        if not self.by_region:
-            level = level.sum()
-            return level * PEOPLE / residents(agents, step) if self.relative else level
-        region = agents.region.to(torch.int64)
-        level = level.reshape(level.shape[0], -1).sum(1)
+        level = level.reshape(level.shape[0] if self.by_region else 1, -1).sum(1)
         if self.relative:
-            level = level * PEOPLE / residents(agents, step, region, level.shape[0])
-        return level.index_select(0, region)
+            level = level * PEOPLE / residents(agents, step, agents.region if self.by_region else None, level.shape[0])
+        return level
 
     def _by_region(self, step: Step) -> Tensor:
         """The observable at the end of the step before, (num_regions, ...) if it is by region."""
@@ -264,15 +276,27 @@ class Watch(Rule):
         return step.observed[self.observable]
 
 
+def one_of_each(index: Tensor | None, number: int) -> Tensor:
+    """(number,) int64 row of some agent in each bin, 0 where there is none.
+
+    Args:
+        index: (num_agents,) integer bin of each, at least one; or None for one bin.
+        number: Number of bins.
+    """
+    rows = np.zeros(number, dtype=np.int64)
+    if index is not None:
+        rows[index.numpy()] = np.arange(index.shape[0])
+    return torch.from_numpy(rows)
+
+
 def residents(agents: Agents, step: Step, index: Tensor | None = None, number: int = 1) -> Tensor:
-    """How many there are, () or (number,) float64; 1 where nobody is, to divide by.
+    """How many there are, (number,) float64; 1 where nobody is, to divide by.
 
     Args:
         agents: Everyone.
         step: Counts over all shards.
-        index: (num_agents,) bin of each, or None for one.
+        index: (num_agents,) integer bin of each, or None for one.
         number: Number of bins.
     """
-    everyone = torch.ones(agents.num_agents)
-    # How many live somewhere does not follow from what was drawn, so it has no gradient.
-    return step.total(everyone, index, number).detach().to(torch.float64).clamp(min=1.0)
+    here = torch.tensor([agents.num_agents]) if index is None else torch.bincount(index, minlength=number)
+    return step.group.all_reduce(here).clamp(min=1).to(torch.float64)

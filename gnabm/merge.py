@@ -18,7 +18,7 @@ from gnabm.rule import Merge, Rule
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Whom a rule with `where` can change, in a differentiable run.
+    """Whom a rule with `where` can change, under an estimator by flags; other runs ask it for its rows alone.
 
     Args:
         now: (num_agents,) bool.
@@ -45,7 +45,7 @@ class Change:
         rule: Name of the rule.
         merge: How it writes.
         rows: (num_rows,) rows of the values, or None for all.
-        mask: The agents that can change, in a differentiable run; None otherwise.
+        mask: The agents that can change, under an estimator by flags; None otherwise.
         before: The field in those rows at the start of the phase.
         value: New values or increments.
     """
@@ -65,7 +65,7 @@ def collect(rule: Rule, returned: Mapping[str, Column], shown: Agents, mask: Mas
         rule: The rule.
         returned: What it returned.
         shown: The agents that it saw.
-        mask: The agents that can change, in a differentiable run; None otherwise.
+        mask: The agents that can change, under an estimator by flags; None otherwise.
 
     Raises:
         DataError: An undeclared field was returned, or a stage that is not in its family.

@@ -1,9 +1,11 @@
 """Message kernels: sums over the sources of each target, in one stored order.
 
-Pull (`segment_sum`, `pull_edges`) walks the targets and is differentiable; `gather_sum` is its forward form in one pass
-without intermediates. Push (`push_edges`, `push_places`) walks the active sources and is what a forward run uses when
-few agents send. All add a target's contributions in ascending source order, starting from +0.0, so on CPU they return
-the same bits for any number of threads: adding a skipped zero would not change a float sum that is never -0.0.
+Pull (`gather_sum`) walks the targets in one pass, push (`push_edges`, `push_places`) the active sources, which is
+quicker when few agents send. Neither has a gradient of its own: `gnabm.linear` makes them differentiable, forwards and
+backwards, by the transposed map. `pull_edges` by `segment_sum` makes the same sums by plain torch (`messages="pull"` in
+a forward run), with autograd's own gradient. All add a target's contributions in ascending source order, starting from
++0.0, so on CPU they return the same bits for any number of threads: adding a skipped zero would not change a float sum
+that is never -0.0.
 """
 
 from __future__ import annotations

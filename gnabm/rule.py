@@ -21,7 +21,7 @@ from gnabm.messages import nonzero_rows
 from gnabm.neighbours import Neighbours
 from gnabm.parameters import Input
 from gnabm.random import bernoulli, salt, uniform
-from gnabm.sampling import Estimator, Hard, log_likelihood, zero_where
+from gnabm.sampling import Estimator, Hard, gradient_only, log_likelihood, zero_where
 from gnabm.scan import event_rows
 
 Merge = Literal["sole", "exclusive", "adds"]
@@ -57,8 +57,9 @@ class Rule(nn.Module):
     def where(self, agents: Agents) -> Tensor | None:
         """Who can change: (num_agents,) flags, or None for everyone.
 
-        A forward run calls `forward` with only those rows (`agents.everyone` still has all, and messages are sent
-        from there); a differentiable run calls it with all rows and masks what it returns.
+        `forward` is called with only those rows (`agents.everyone` still has all, and messages are sent from there).
+        Under an estimator by flags (`straight-through`, `gumbel`, `smoothed`) it is called with all rows instead, and
+        what it returns is masked.
         """
         return None
 
@@ -166,10 +167,19 @@ class Step:
         Args:
             log_likelihood: (n,) tensor whose gradient is that of log P(what was drawn); its value is ignored.
             rows: (n,) int64 positions among the rows that the rule sees, or None for all of them.
+
+        Raises:
+            ShapeError: There is not one number for each of the rows.
         """
         if self.weights is None:
             return
-        score = log_likelihood - log_likelihood.detach()  # 0 in value: only the gradient is meant
+        expected = (self.agents.num_agents,) if rows is None else (rows.numel(),)
+        if log_likelihood.shape != expected:
+            raise ShapeError(
+                f"{self.rule}: step.weigh expected {expected} log-likelihoods, one for each row, got "
+                f"{tuple(log_likelihood.shape)}; do not sum them, and pass rows= where not all drew"
+            )
+        score = gradient_only(log_likelihood)
         at = self.agents.rows
         if rows is not None:
             at = rows if at is None else at.index_select(0, rows)
@@ -212,7 +222,8 @@ class Step:
             name: Stream of the draw within the rule.
 
         Returns:
-            (num_rows,) bool in a forward run, float flags with the estimator's gradient in a differentiable one.
+            (num_rows,) bool; under an estimator by flags (`straight-through`, `gumbel`, `smoothed`) float flags that
+            carry its gradient.
 
         Raises:
             ConflictError: The rule used this name before in this step.
@@ -234,16 +245,21 @@ class Step:
             return masked
         if where is not None:
             p = zero_where(where, p)
+        happened = self._happened(state, p)
+        if self.weighted:
+            self.noted.append((self.agents.rows, log_likelihood(p, happened)))
+            self.chance = p.detach()  # a number: what it owes to parameters was noted
+        return happened
+
+    def _happened(self, state: int, p: Tensor) -> Tensor:
+        """(num_rows,) bool, drawn for those with a probability (num_rows,) only."""
         if isinstance(self.estimator, Hard):
-            happened = bernoulli(state, self.agents.keys, p, self.agents.rows)
-            if self.weighted:
-                self.noted.append((self.agents.rows, log_likelihood(p, happened)))
-                self.chance = p.detach()  # a number: what it owes to parameters was noted
-            return happened
+            return bernoulli(state, self.agents.keys, p, self.agents.rows)
+        p = p.detach()  # what was drawn is no differentiable question
         at = nonzero_rows(p)
-        flags = torch.zeros(num_rows, dtype=torch.bool)
-        flags[at] = self.estimator(state, self.agents.key.index_select(0, at), p.index_select(0, at))
-        return flags
+        happened = torch.zeros(p.shape, dtype=torch.bool)
+        happened[at] = self.estimator(state, self.agents.key.index_select(0, at), p.index_select(0, at))
+        return happened
 
     def uniform(self, name: str = "uniform") -> Tensor:
         """Draw a uniform number in (0, 1) for each row, keyed by agent.

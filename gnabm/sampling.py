@@ -6,22 +6,23 @@ An estimator returns the hard outcome of a keyed draw; they differ only in the b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from gnabm.errors import ConfigError, nearest
+from gnabm.errors import ConfigError, DataError, KindError, ShapeError, nearest
 from gnabm.random import bernoulli, uniform
 
 
 class Estimator(Protocol):
     """How a Bernoulli event is drawn and what gradient it passes on.
 
-    With `flags` stages are float flags, every rule sees all rows, and the draw itself carries the gradient. Without,
-    rules run as in a forward run, and the gradient of a draw is noted as its log-likelihood, which weighs what its
-    agent does (`local`) or the whole run.
+    The outcome is that of `gnabm.random.bernoulli`, which other kernels draw without asking the estimator. With `flags`
+    stages are float flags, every rule sees all rows, and the draw itself carries the gradient. Without, rules run as in
+    a forward run, and the gradient of a draw is noted as its log-likelihood, which weighs what its agent does (`local`)
+    or, for a `Score`, the whole run.
     """
 
     @property
@@ -179,26 +180,51 @@ class Score(Hard):
         baseline: b by observable, a number or (T, ...) of the observable's shape; 0 where absent. The mean over runs of
             other seeds takes most of the variance away.
 
+    Raises:
+        DataError: A number of the baseline is not finite.
+
     References: Glynn (1990), Commun. ACM 33(10), 75-84; Williams (1992), Machine Learning 8, 229-256.
     """
 
     local: ClassVar[bool] = False
 
     def __init__(self, baseline: Mapping[str, Tensor | float] | None = None) -> None:
-        self.baseline = dict(baseline or {})
+        self.baseline = {n: torch.as_tensor(b, dtype=torch.float64).detach() for n, b in (baseline or {}).items()}
+        for name, value in self.baseline.items():
+            if not bool(torch.isfinite(value).all()):
+                raise DataError(f"the baseline of {name!r} must be finite; give the mean over runs of other seeds")
+
+    def check(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Refuse a baseline that does not fit a run.
+
+        Args:
+            shapes: Shape (T, ...) of each observable of the run, by name.
+
+        Raises:
+            ConfigError: There is no observable of a name in the baseline.
+            ShapeError: Its values are neither one number nor one for each of the observable.
+        """
+        for name, value in self.baseline.items():
+            if name not in shapes:
+                raise ConfigError(f"the baseline of the score names {name!r}; {nearest(name, shapes)} as observables")
+            if value.dim() and tuple(value.shape) != tuple(shapes[name]):
+                raise ShapeError(
+                    f"the baseline of {name!r} must be one number or have shape {tuple(shapes[name])}, as the run has "
+                    f"it, got {tuple(value.shape)}"
+                )
 
     def residual(self, name: str, value: Tensor) -> Tensor:
         """Y - b, by which the likelihood of a run is multiplied.
 
         Args:
             name: Name of the observable.
-            value: (T, ...) its values Y.
+            value: (T, ...) its values Y, of all steps.
 
         Returns:
             (T, ...) float64, without gradient.
         """
-        baseline = torch.as_tensor(self.baseline.get(name, 0.0), dtype=torch.float64)
-        return (value.to(torch.float64) - baseline).detach()  # the score is multiplied by a number
+        # The score is multiplied by a number.
+        return value.detach().to(torch.float64) - self.baseline.get(name, torch.zeros((), dtype=torch.float64))
 
 
 class _LogLikelihood(torch.autograd.Function):
@@ -242,6 +268,32 @@ def log_likelihood(p: Tensor, drawn: Tensor) -> Tensor:
     return result
 
 
+class _GradientOnly(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ANN401
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ANN401
+        return grads[0]
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:  # noqa: ANN401
+        return tangents[0].clone()  # an output's tangent must be its own
+
+
+def gradient_only(x: Tensor) -> Tensor:
+    """0 in value, whatever the value of x, infinite or NaN too; with the gradient of x (any shape)."""
+    result: Tensor = _GradientOnly.apply(x)  # type: ignore[no-untyped-call]
+    return result
+
+
 _ESTIMATORS: Mapping[str, Callable[[], Estimator]] = {
     "local-score": LocalScore,
     "straight-through": StraightThrough,
@@ -254,10 +306,16 @@ ESTIMATORS = tuple(_ESTIMATORS)
 
 
 def estimator(name: str | Estimator | None) -> Estimator:
-    """The estimator of a run by name (`gumbel(0.1)` with a temperature), or the one given; None for a forward run."""
+    """The estimator of a run by name (`gumbel(0.1)` with a temperature), or the one given; None for a forward run.
+
+    Raises:
+        ConfigError: There is none of that name, or the likelihood is to weigh the whole run without a `Score`.
+        KindError: What was given is no estimator.
+    """
     if name is None:
         return Hard()
     if not isinstance(name, str):
+        _refuse_other(name)
         return name
     kind, _, argument = name.removesuffix(")").partition("(")
     if kind == "gumbel" and argument:
@@ -268,6 +326,23 @@ def estimator(name: str | Estimator | None) -> Estimator:
     if name not in _ESTIMATORS:
         raise ConfigError(f"unknown gradient estimator {name!r}; {nearest(name, _ESTIMATORS)}")
     return _ESTIMATORS[name]()
+
+
+def _refuse_other(given: Estimator) -> None:
+    """Refuse an object that a run would take for an estimator and get no gradient from."""
+    kind = type(given).__name__
+    said = all(isinstance(getattr(given, part, None), bool) for part in ("flags", "local"))
+    if isinstance(given, type) or not callable(given) or not said:
+        raise KindError(
+            "an estimator is an object that is called with (state, keys, p) and says by flags and local, each True or "
+            f"False, how its gradient is taken; got {given!r}; see gnabm.sampling.Estimator, or name one of "
+            f"{', '.join(_ESTIMATORS)}"
+        )
+    if not given.flags and not given.local and not isinstance(given, Score):
+        raise ConfigError(
+            f"{kind} has neither flags nor a local likelihood: only Score weighs a whole run; make it a subclass of "
+            "gnabm.sampling.Score, or set local = True"
+        )
 
 
 def zero_where(mask: Tensor, p: Tensor) -> Tensor:

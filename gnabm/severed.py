@@ -25,6 +25,7 @@ _ROUNDING = ("round", "floor", "ceil", "trunc", "fix", "sign", "sgn", "floor_div
 _WRITES = ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__")
 _SETTERS = ("requires_grad_", "retain_grad_")
 _EMPTY = ("_like", "new_zeros", "new_ones", "new_empty", "new_full")
+_FUNCTION = torch.autograd.function.__file__
 COMPARISON, IN_PLACE = "comparison", "in-place write"
 
 
@@ -112,7 +113,7 @@ class Watch(TorchFunctionMode):
         if not (writes or carrying):
             return func(*args, **kwargs)
         frame = caller()
-        if frame is None:
+        if frame is None or _has_gradient_of_its_own(frame):
             return func(*args, **kwargs)
         if writes:
             self.writes.append(self._note(frame, IN_PLACE, name, carrying))
@@ -129,6 +130,15 @@ class Watch(TorchFunctionMode):
         cut = self.cuts.setdefault(key, Cut(*key, name.strip("_"), is_shipped(frame)))
         cut.parameters |= self.carried_by(carrying)
         return cut
+
+
+def _has_gradient_of_its_own(frame: FrameType | None) -> bool:
+    """Whether a frame runs within `torch.autograd.Function.apply`, whose backward says what gets through."""
+    while frame is not None:
+        if frame.f_code.co_name == "apply" and frame.f_code.co_filename == _FUNCTION:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _name(func: Any) -> str:  # noqa: ANN401

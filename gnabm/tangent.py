@@ -85,20 +85,25 @@ def jacobian(
 
 def _tangents(run: Simulation, steps: int) -> dict[str, Tensor]:
     """Tangents of all observables of a run of dual numbers: by name (steps, ...) float64."""
-    found: dict[str, list[Tensor]] = {name: [] for name in run.observed}
-    shapes = {name: value.shape for name, value in run.observed.items()}
-    for _ in range(steps):
+    names = list(run.observed)
+    shapes = {name: (steps, *run.observed[name].shape) for name in names}
+    score = run.estimator if isinstance(run.estimator, Score) else None
+    if score is not None:
+        score.check(shapes)
+    values, found = ({n: torch.zeros(shapes[n], dtype=torch.float64) for n in names} for _ in range(2))
+    whole = torch.zeros(steps, dtype=torch.float64)
+    for step in range(steps):
         for name, value in run.advance().items():
-            tangent = _tangent(value)
-            if isinstance(run.estimator, Score):
-                assert run.log_weight is not None
-                whole = _tangent(total(run.shard.group, run.log_weight))
-                tangent = tangent + run.estimator.residual(name, value) * whole
-            found[name].append(tangent)
-    return {
-        name: torch.stack(values) if values else torch.zeros(0, *shapes[name], dtype=torch.float64)
-        for name, values in found.items()
-    }
+            values[name][step], found[name][step] = value.detach(), _tangent(value)
+        if score is not None:
+            assert run.log_weight is not None
+            whole[step] = _tangent(total(run.shard.group, run.log_weight))
+    if score is None:
+        return found
+    for name in names:
+        by_step = whole.reshape(-1, *(1,) * (values[name].dim() - 1))
+        found[name] += score.residual(name, values[name]) * by_step
+    return found
 
 
 def _tangent(x: Tensor) -> Tensor:

@@ -10,13 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A module imports from its own group and from those before it, never from one after it.
 ORDER = """
-    errors units memory writers random prefetch bins messages linear drawing race exchange local columns order rowset
-    parameters callers <
-    agents checks contacts population transmission halo < shard mixing sent neighbours sampling scan exposure < rule <
-    intervention < merge model grouping observe linelist trajectory periods infectors tracing < lineage binding < simulation <
-    adjoint < simulate tangent outcome severed gradients audit <
-    models nextgen infections explanation witness explain calibrate sensitivity neural < __init__ < testing config report <
-    cli __main__ < graphs < cluster
+    errors units memory writers random prefetch bins messages linear drawing race exchange local columns order
+    rowset parameters callers < agents checks contacts population transmission halo < shard mixing sent neighbours
+    sampling scan exposure < rule < intervention < merge model grouping observe linelist trajectory periods
+    infectors tracing < lineage binding < simulation < adjoint < simulate tangent outcome severed gradients audit <
+    models nextgen infections explanation witness explain calibrate sensitivity neural < __init__ < testing config
+    report < cli __main__ < graphs < cluster
 """
 LEVEL = {name: level for level, group in enumerate(ORDER.split("<")) for name in group.split()}
 FILES = {p: p.relative_to(ROOT) for top in ("gnabm", "graphs", "cluster") for p in (ROOT / top).rglob("*.py")}

@@ -169,10 +169,10 @@ def gradients(
     ] = False,
     agents: Annotated[
         int | None,
-        typer.Option("--agents", min=1, metavar="N", help="Agents of a country; at most 10,000 if left out."),
+        typer.Option("--agents", min=1, metavar="N", help="Agents of a country; at most 10,000 unless --set says."),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps; at most 60 if left out.")] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=2, help="Number of seeds.")] = 10,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=2, help="Number of seeds; 10 if left out.")] = None,
     estimators: Annotated[
         list[str] | None,
         typer.Option(
@@ -186,9 +186,11 @@ def gradients(
         list[str] | None, typer.Option("--observables", metavar="NAME", help="Such as deaths; repeatable.")
     ] = None,
     width: Annotated[
-        float, typer.Option("--width", help="Half the width of a difference, as a share of the value.")
-    ] = 0.1,
-    budget: Annotated[float, typer.Option("--budget", help="Seconds after which no other seed is begun.")] = 300.0,
+        float | None, typer.Option("--width", help="Half the width of a difference, as a share; 0.1 if left out.")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option("--budget", help="Seconds after which no other seed is begun; 300 if left out.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Set the gradients of a config's model beside finite differences of the same draws."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -15,13 +16,16 @@ from gnabm.cli.machine import in_bytes
 from gnabm.cli.populations import Ready, prepare
 from gnabm.config import load
 from gnabm.config.schema import Country
-from gnabm.gradients import Row, compare
+from gnabm.errors import ConfigError
+from gnabm.gradients import Row, compare, label
 from gnabm.sampling import estimator
 
 SMALL = 10_000
-"""Agents of a country that is built for the comparison, unless more or fewer are asked for."""
+"""Most agents of a country that is built for the comparison, unless the command line says how many."""
 SHORT = 60
 """Most steps of it."""
+SEEDS, WIDTH, BUDGET = 10, 0.1, 300.0
+"""Of a comparison, unless others are asked for."""
 _MANY = 6
 """Outcomes beyond which a table of them has no room for stages."""
 
@@ -31,24 +35,25 @@ class Asked:
     """What is compared or audited.
 
     Args:
-        agents: Agents of a country, or None for at most `SMALL`; another population is taken as it is.
+        agents: Agents of a country, or None for those of `--set`, else at most `SMALL`; another population is taken as
+            it is.
         steps: Steps, or None for at most `SHORT`.
-        seeds: Number of seeds.
+        seeds: Number of seeds of a comparison, or None for `SEEDS`.
         estimators: Names; empty for the one of the config.
         parameters: Patterns of names.
         observables: Names of observables or outcomes; None for all.
-        width: Half the width of a difference, as a share of the value.
-        budget: Seconds after which no other seed is begun.
+        width: Half the width of a difference, as a share of the value, or None for `WIDTH`.
+        budget: Seconds after which no other seed is begun, or None for `BUDGET`.
     """
 
     agents: int | None
     steps: int | None
-    seeds: int
+    seeds: int | None
     estimators: Sequence[str]
     parameters: Sequence[str]
     observables: Sequence[str] | None
-    width: float
-    budget: float
+    width: float | None
+    budget: float | None
 
 
 def compare_config(source: str, overrides: Sequence[str], asked: Asked, *, as_json: bool) -> None:
@@ -61,54 +66,85 @@ def compare_config(source: str, overrides: Sequence[str], asked: Asked, *, as_js
         as_json: Print JSON and nothing else.
 
     Raises:
-        ConfigError: A name is unknown.
+        ConfigError: A name is unknown, or agents are asked for that nobody builds.
     """
-    ready, asked = _prepare(source, overrides, asked)
-    assert asked.steps is not None
+    ready, kinds, steps = _prepare(source, overrides, asked)
     run, how = ready.config.run, ready.config.gradient
     with console().status("runs above and below each parameter, then one backward pass for each estimator"):
         rows = compare(
-            ready.model, ready.population, steps=asked.steps, seeds=range(run.seed, run.seed + asked.seeds),
-            parameters=asked.parameters, estimators=asked.estimators, observables=asked.observables,
-            width=asked.width, budget=asked.budget, dt=run.dt, start=run.start, changes=ready.changes,
-            checkpoint=how.checkpoint, gradient_horizon=how.horizon,
+            ready.model, ready.population, steps=steps,
+            seeds=range(run.seed, run.seed + (SEEDS if asked.seeds is None else asked.seeds)),
+            parameters=asked.parameters, estimators=kinds, observables=asked.observables,
+            width=WIDTH if asked.width is None else asked.width,
+            budget=BUDGET if asked.budget is None else asked.budget, dt=run.dt, start=run.start,
+            changes=ready.changes, checkpoint=how.checkpoint, gradient_horizon=how.horizon,
         )  # fmt: skip
+    told = _told(ready, steps, kinds)
     if as_json:
-        print(json.dumps([row.to_dict() for row in rows]))
+        print(json.dumps(told | {"rows": [row.to_dict() for row in rows]}))
         return
-    results().print(
-        f"{ready.config.name}: {ready.population.num_agents:,} agents, {asked.steps} steps, {rows[0].seeds} seeds"
-    )
+    _show_told(told, f", {rows[0].seeds} seeds from {run.seed} on")
     _show_rows(rows)
 
 
 def audit_config(source: str, overrides: Sequence[str], asked: Asked, *, as_json: bool) -> None:
-    """Print which parameter moves which outcome, and where chains break; arguments as of `compare_config`."""
-    ready, asked = _prepare(source, overrides, asked)
-    assert asked.steps is not None
+    """Print which parameter moves which outcome, and where chains break; arguments as of `compare_config`.
+
+    Raises:
+        ConfigError: As of `compare_config`, or an option is given that an audit, of one run, has no use for.
+    """
+    unused = [name for name in ("seeds", "width", "budget") if getattr(asked, name) is not None]
+    if unused or len(asked.estimators) > 1:
+        what = " and ".join(f"--{name}" for name in unused) or "a second of --estimators"
+        raise ConfigError(f"--audit follows one run with one estimator and has no use for {what}; leave it out")
+    ready, kinds, steps = _prepare(source, overrides, asked)
     run = ready.config.run
     connections = audit(
-        ready.model, ready.population, steps=asked.steps, seed=run.seed, parameters=asked.parameters,
-        observables=asked.observables, gradient=asked.estimators[0], dt=run.dt, start=run.start,
-        changes=ready.changes,
+        ready.model, ready.population, steps=steps, seed=run.seed, parameters=asked.parameters,
+        observables=asked.observables, gradient=kinds[0], dt=run.dt, start=run.start, changes=ready.changes,
     )  # fmt: skip
+    told = _told(ready, steps, kinds)
     if as_json:
-        print(json.dumps([connection.to_dict() for connection in connections]))
+        print(json.dumps(told | {"rows": [connection.to_dict() for connection in connections]}))
         return
+    _show_told(told, f", seed {run.seed}")
     _show_audit(connections)
 
 
-def _prepare(source: str, overrides: Sequence[str], asked: Asked) -> tuple[Ready, Asked]:
-    """The population and model, and what is asked with every default filled in."""
+def _prepare(source: str, overrides: Sequence[str], asked: Asked) -> tuple[Ready, tuple[str, ...], int]:
+    """The population and model, the estimators, and the number of steps."""
     config = load(source, overrides)
     kinds = tuple(asked.estimators) or (config.gradient.estimator,)
     for name in kinds:
         estimator(name)  # a name that is unknown is refused before anything is built
     if isinstance(config.population, Country):
-        agents = asked.agents or min(config.population.num_agents or SMALL, SMALL)
-        config = load(source, [*overrides, f"population.num_agents={agents}"])
-    steps = asked.steps or min(config.run.steps, SHORT)
-    return prepare(config, strict=False), replace(asked, estimators=kinds, steps=steps)
+        agents, own = asked.agents, config.population.num_agents
+        if agents is None and not (own and _is_set(overrides)):
+            agents = min(own or SMALL, SMALL)
+        if agents is not None:
+            config = load(source, [*overrides, f"population.num_agents={agents}"])
+    elif asked.agents is not None:
+        raise ConfigError("--agents is for a country, which is built; this population is taken as it is: leave it out")
+    return prepare(config, strict=False), kinds, asked.steps or min(config.run.steps, SHORT)
+
+
+def _is_set(overrides: Sequence[str]) -> bool:
+    """Whether the command line says how many agents there are."""
+    keys = (override.partition("=")[0].strip() for override in overrides)
+    return any(key in ("population", "population.num_agents") for key in keys)
+
+
+def _told(ready: Ready, steps: int, kinds: Sequence[str]) -> dict[str, Any]:
+    """What was run, beside the rows of JSON."""
+    return {
+        "config": ready.config.name, "agents": ready.population.num_agents, "steps": steps,
+        "seed": ready.config.run.seed, "estimators": [label(kind) for kind in kinds],
+    }  # fmt: skip
+
+
+def _show_told(told: Mapping[str, Any], seeds: str) -> None:
+    kinds = ", ".join(told["estimators"])
+    results().print(f"{told['config']}: {told['agents']:,} agents, {told['steps']} steps{seeds}, {kinds}")
 
 
 def _show_rows(rows: Sequence[Row]) -> None:
@@ -129,11 +165,19 @@ def _show_rows(rows: Sequence[Row]) -> None:
             before = row.observable
             bias = "" if row.bias_percent is None else f"{row.bias_percent:+.0f} ± {row.bias_se:.0f}"
             memory = "" if row.bytes is None else in_bytes(row.bytes)
-            mean = f"{row.mean:.4g} ± {row.se:.2g}"
-            table.add_row(
-                outcome, row.estimator, mean, difference, bias, f"{row.variance:.3g}", f"{row.seconds:.2f}", memory
-            )
+            mean, variance = "-", ""
+            if row.mean is not None:
+                mean, variance = f"{row.mean:.4g} ± {row.se:.2g}", f"{row.variance:.3g}"
+            table.add_row(outcome, row.estimator, mean, difference, bias, variance, f"{row.seconds:.2f}", memory)
         screen.print(table)
+    reached = {(row.parameter, row.estimator) for row in rows if row.mean is not None}
+    for kind in dict.fromkeys(row.estimator for row in rows):
+        lost = [n for n in dict.fromkeys(row.parameter for row in rows) if (n, kind) not in reached]
+        if lost:
+            screen.print(
+                f"no gradient of {kind} reached {', '.join(lost)}: [bold]gnabm gradients --audit[/] says why",
+                soft_wrap=True,
+            )
 
 
 def _show_audit(connections: Sequence[Connection]) -> None:
@@ -148,12 +192,13 @@ def _show_audit(connections: Sequence[Connection]) -> None:
     table.add_column("parameter", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right")
-    table.add_column("served by", no_wrap=True)
+    table.add_column("served by")
     at = {(c.parameter, c.observable): c for c in connections}
     for parameter in dict.fromkeys(c.parameter for c in connections):
         shares = [at[parameter, name].through_time for name in names]
         told = ("-" if share is None else f"{share:.2f}" for share in shares)
-        table.add_row(parameter, *told, at[parameter, names[0]].served_by)
+        served = dict.fromkeys(at[parameter, name].served_by for name in names)
+        table.add_row(parameter, *told, ", ".join(served))
     screen.print(table)
     reasons: dict[str, list[str]] = {}
     for c in connections:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
@@ -17,12 +20,12 @@ from gnabm.cli.populations import Ready, prepare
 from gnabm.config import load
 from gnabm.errors import OutputExistsError
 from gnabm.model import GROUPS
-from gnabm.sensitivity.brute import Agreement, agreement, differences
+from gnabm.sensitivity.brute import Agreement, agreement, apart, differences
 from gnabm.sensitivity.elements import Elements
 from gnabm.sensitivity.oneshot import Sensitivity, sensitivity
 from gnabm.sensitivity.outcomes import WEEK
 from gnabm.sensitivity.question import Campaign, Question, in_process
-from gnabm.sensitivity.ranges import METHODS, Global, over_ranges
+from gnabm.sensitivity.ranges import METHODS, Global, over_ranges, varied
 
 _WIDE = 8
 """Most columns of a table on the screen."""
@@ -71,10 +74,15 @@ def show_sensitivity(
     """
     if out is not None and out.exists() and not overwrite:
         raise OutputExistsError(f"{out} exists; choose another file with --out or replace it with --overwrite")
+    if out is not None:
+        from gnabm.report.files import check_folder, folder_of
+
+        check_folder(folder_of(out))
     ready = prepare(load(source, overrides), strict=False)
     run, how = ready.config.run, ready.config.gradient
     by = asked.by or tuple(name for name in GROUPS if name in ready.population.fields) or (WEEK,)
     question = Question(ready.model, run.steps, asked.outcome, by, asked.window, run.dt, run.start, ready.changes)
+    _check(question, ready, asked)
     found = sensitivity(
         question, ready.population, seeds=range(run.seed, run.seed + asked.seeds), parameters=asked.parameters,
         gradient=how.estimator, checkpoint=how.checkpoint, horizon=how.horizon,
@@ -91,6 +99,17 @@ def show_sensitivity(
         print(json.dumps(said))
     elif out is not None:
         results().print(f"page {out}")
+
+
+def _check(question: Question, ready: Ready, asked: Asked) -> None:
+    """Refuse what cannot be asked before the first run, which may take long."""
+    question.names(ready.population)
+    elements = Elements.of(question.model, asked.parameters)
+    if asked.check:
+        apart(elements, asked.factor)
+    if asked.samples:
+        for method in METHODS:
+            varied(elements, asked.samples, method)
 
 
 def _brute(
@@ -154,6 +173,11 @@ def _show(found: Sensitivity, outcome: str) -> None:
             table.add_row(group, f"{size:,.1f}", *cells)
         screen.print(table)
     screen.print(f"{found.outcomes.shape[0]} seeds, {found.seconds:.1f} s")
+    if found.unreached:
+        screen.print(
+            f"no gradient reached {', '.join(found.unreached)}: [bold]gnabm gradients --audit[/] says why",
+            soft_wrap=True,
+        )
 
 
 def _cell(value: float, error: float) -> str:
@@ -192,10 +216,18 @@ def _show_global(whole: Global, found: Sensitivity) -> None:
     table = Table(box=box.SIMPLE, title=title, title_justify="left")
     for column in ("parameter", "range", name, "interval", "local"):
         table.add_column(column, justify="left" if column == "parameter" else "right")
-    local = found.elasticity.nanmean(0).tolist()
+    local = dict(zip(found.parameters, found.elasticity.nanmean(0).tolist(), strict=True))
     for n, parameter in enumerate(whole.parameters):
-        value, error = (float(whole.indices[key][:, n].mean()) for key in (name, spread))
+        value, error = (_mean(whole.indices[key][:, n]) for key in (name, spread))
         low, high = whole.ranges[n].tolist()
-        table.add_row(parameter, f"{low:.4g} to {high:.4g}", f"{value:.3g}", f"±{error:.2g}", f"{local[n]:+.3f}")
+        beside = _cell(local.get(parameter, math.nan), math.nan)
+        table.add_row(parameter, f"{low:.4g} to {high:.4g}", _known(value, ".3g"), f"±{_known(error, '.2g')}", beside)
     results().print(table)
-    results().print(f"{whole.runs} runs")
+    left_out = f"; left out, for 0 or their bounds leave them no range: {', '.join(whole.left_out)}"
+    results().print(f"{whole.runs} runs{left_out if whole.left_out else ''}", soft_wrap=True)
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    """Mean over the groups whose outcome changes; None where none does."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else None

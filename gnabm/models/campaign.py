@@ -106,11 +106,17 @@ class Vaccinate(Rule):
     def where(self, agents: Agents) -> Tensor:
         """Those who may be vaccinated, and those who were."""
         on: Tensor = agents.vaccinated_on
-        return in_stages(agents, self.stages) | (on != NEVER)
+        eligible, offered = in_stages(agents, self.stages), self.band < self.num_bands
+        if not bool(offered.all()):
+            eligible = eligible & offered.index_select(0, ages(agents))
+        return eligible | (on != NEVER)
 
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Vaccinate, and let the protection come and go."""
-        flag, on, t, h = agents.vaccinated, agents.vaccinated_on, step.index * step.dt, step.dt
+        t, h = step.index * step.dt, step.dt
+        if isinstance(self.when, Schedule) and bool(t + h < self.when.start):
+            return {}  # on all shards alike
+        flag, on = agents.vaccinated, agents.vaccinated_on
         # All shards agree on this: a schedule is the same for everybody.
         if self.when.of_state or bool(self.when.reached(agents, step)):
             eligible = in_stages(agents, self.stages) & (on == NEVER)
@@ -132,7 +138,7 @@ class Vaccinate(Rule):
         """(num_bands + 1,) float64 probability of a dose in each band in this step, 0 for those in none."""
         left = (self.supply * step.dt * self.when.active(everyone, step, of_chance=True)).to(torch.float64)
         if self.relative:
-            left = left * residents(everyone, step) / PEOPLE
+            left = left * residents(everyone, step)[0] / PEOPLE
         flags = everyone.stage.is_(self.stages[0])
         for stage in self.stages[1:]:
             flags = (

@@ -56,7 +56,7 @@ class PriorInfection(TypedDict):
 
     Attributes:
         share: Share of the susceptible infected before: one number, nine by ten-year age, or either by region.
-        against_infection: As in `Vaccination`; left out or 1, they start recovered.
+        against_infection: As in `Vaccination`; left out or 1, they start recovered, and it is no parameter to learn.
         against_severe: As in `Vaccination`.
     """
 
@@ -69,7 +69,8 @@ class Protect(Rule):
     """Initial state: protect a share of each age and region.
 
     Its `share` is learned in the shape in which it is given: one number, nine by age, or either for each region that is
-    named (`regions` has the names).
+    named (`regions` has the names). Where the protected start in another stage `against_infection` is no parameter: it
+    went into the choice of that stage, so another value would change nothing.
 
     Args:
         name: Name of the rule.
@@ -106,7 +107,12 @@ class Protect(Rule):
     ) -> None:
         super().__init__(name)
         prefix = key.split(".")[0]
-        self.against_infection = nn.Parameter(torch.tensor(_share(against_infection, f"{prefix}.against_infection")))
+        lower = torch.tensor(_share(against_infection, f"{prefix}.against_infection"))
+        self.against_infection: Tensor
+        if target == source:
+            self.against_infection = nn.Parameter(lower)
+        else:
+            self.register_buffer("against_infection", lower)
         self.against_severe = nn.Parameter(torch.tensor(_share(against_severe, f"{prefix}.against_severe")))
         self.source, self.target, self.key = source, target, key
         self.regions = tuple(str(name) for name in shares) if isinstance(shares, Mapping) else None

@@ -161,14 +161,24 @@ class Test(Rule):
         """Test, and isolate those whose result is there."""
         flag, since, t = getattr(agents, self.positive), getattr(agents, self.since), step.index * step.dt
         over = (since != NEVER) & (t >= since + self.days)
+        # The time that ends just now is 0 in value, but not in its slope.
+        lost = torch.where(over, flag * window(since, since + self.days, step), 0.0)
         flag = torch.where(over, 0.0, flag)
         since = torch.where(over, NEVER, since)
         due = in_stages(agents, self.stages) & (since == NEVER)
-        chance = self.probability if step.dt == 1 else -torch.expm1(step.dt * torch.log1p(-self.probability))
-        chance = chance * self.when.active(agents, step, of_chance=True)
+        chance = self._in_step(step.dt) * self.when.active(agents, step, of_chance=True)
         tested = step.bernoulli(chance, where=due, name="test")
         found = step.bernoulli(self.sensitivity, where=tested, name="result")
         flag = flag + torch.where(due, found.to(flag.dtype), 0.0)
         since = torch.where(found != 0, t + self.delay, since)
-        lost = self.strength * flag * window(since, since + self.days, step)
+        lost = self.strength * (lost + flag * window(since, since + self.days, step))
         return {self.positive: flag, self.since: since.to(flag.dtype), self.outside: (1 - lost).to(flag.dtype)}
+
+    def _in_step(self, dt: float) -> Tensor:
+        """() probability of a test in a step of dt days."""
+        daily = self.probability
+        if dt == 1:
+            return daily
+        # Where a test is certain the logarithm is infinite, and its slope would be NaN.
+        certain = daily >= 1
+        return torch.where(certain, daily, -torch.expm1(dt * torch.log1p(-torch.where(certain, 0.0, daily))))

@@ -29,7 +29,7 @@ def allocate(gradient: Tensor, budget: float, cost: Tensor | None = None) -> Ten
         (num_layers,) float64 reductions, of the cost of the budget.
 
     Raises:
-        DataError: The budget cannot be spent, or a cost is not positive.
+        DataError: The budget cannot be spent, a cost is not positive, or a number is not finite.
     """
     each = _costs(gradient, budget, cost)
     share = gradient.detach().to(torch.float64).clamp(min=0)  # an allocation is data
@@ -67,7 +67,7 @@ def project(wanted: Tensor, budget: float, cost: Tensor | None = None) -> Tensor
         (num_layers,) float64, :math:`\min(1, \max(0, w_l - m c_l))` with m such that the cost is met (bisection).
 
     Raises:
-        DataError: The budget cannot be spent, or a cost is not positive.
+        DataError: The budget cannot be spent, a cost is not positive, or a number is not finite.
     """
     each = _costs(wanted, budget, cost)
     start = wanted.detach().to(torch.float64)  # an allocation is data
@@ -86,6 +86,8 @@ def _costs(values: Tensor, budget: float, cost: Tensor | None) -> Tensor:
     each = torch.ones(values.shape, dtype=torch.float64) if cost is None else cost.to(torch.float64)
     if values.dim() != 1 or each.shape != values.shape:
         raise ShapeError(f"expected one number and one cost per layer, got {tuple(values.shape)}, {tuple(each.shape)}")
+    _check_finite(values)
+    _check_finite(each)
     if not bool((each > 0).all()):
         raise DataError(f"costs must be positive, got {each.tolist()}; leave out a layer that cannot be closed")
     if not 0 <= budget <= float(each.sum()):
@@ -93,6 +95,13 @@ def _costs(values: Tensor, budget: float, cost: Tensor | None) -> Tensor:
             f"the budget must lie between 0 and {float(each.sum()):g}, the cost of closing all, got {budget}"
         )
     return each
+
+
+def _check_finite(values: Tensor) -> None:
+    if not bool(values.isfinite().all()):
+        raise DataError(
+            f"expected finite numbers, got {values.tolist()}; leave out a layer whose gradient or cost is not known"
+        )
 
 
 def refine(
@@ -108,14 +117,16 @@ def refine(
         rounds: Number of steps; the n-th has the length 1 / (2 n).
 
     Returns:
-        (num_layers,) float64 reductions.
+        (num_layers,) float64 reductions: the last, for gains do not say how good an allocation is. Try it beside the
+        start on other seeds where draws make gains noisy.
 
     Raises:
-        DataError: The budget cannot be spent, or a cost is not positive.
+        DataError: The budget cannot be spent, a cost is not positive, or a number is not finite.
     """
     each, found = _costs(start, budget, cost), project(start, budget, cost)
     for number in range(1, rounds + 1):
         gain = gains(found).detach().to(torch.float64)  # an allocation is data
+        _check_finite(gain)
         along = gain - each * ((gain * each).sum() / (each * each).sum())  # what the budget leaves to choose
         length = float(along.norm())
         if length == 0:

@@ -41,32 +41,56 @@ def differences(
         question: The run.
         population: Who it is run on.
         seeds: Seeds of the runs.
-        parameters: Patterns of names, of those that are differentiable.
+        parameters: Patterns of names; a gradient is not needed.
         factor: Greater than 1; the bias of a difference grows with it, and its error shrinks.
         campaign: Makes the runs; in this process where None.
 
     Raises:
-        DataError: The factor is not greater than 1, or there is no seed.
+        DataError: The factor is not greater than 1, there is no seed, or every number is 0.
     """
-    if not factor > 1 or not seeds:
-        raise DataError(f"differences need a seed and a factor greater than 1, got {len(seeds)} seeds and {factor}")
+    if not seeds:
+        raise DataError("differences need a seed at least; give seeds=[1, 2, 3]")
     began, elements = time.perf_counter(), Elements.of(question.model, parameters)
-    number = len(elements.names)
+    number, moved = len(elements.names), apart(elements, factor)
     ends = [elements.around(place, factor) for place in range(number)]
-    apart = torch.tensor([math.log(high / low) if low > 0 else math.nan for low, high in ends], dtype=torch.float64)
-    asked = [place for place in range(number) if apart[place] > 0]
+    asked = moved.isfinite().nonzero().reshape(-1).tolist()
     variants = [
         Variant(seed, elements.replaced({place: end})) for seed in seeds for place in asked for end in ends[place]
     ]
     run = in_process(question, population) if campaign is None else campaign
     found = torch.stack(list(run(variants))).reshape(len(seeds), len(asked), 2, -1)
     slopes = torch.full((len(seeds), found.shape[-1], number), torch.nan, dtype=torch.float64)
-    per_log = (found[:, :, 1] - found[:, :, 0]) / apart[asked].unsqueeze(1)
+    per_log = (found[:, :, 1] - found[:, :, 0]) / moved[asked].unsqueeze(1)
     slopes[:, :, asked] = (per_log / elements.values[asked].unsqueeze(1)).transpose(1, 2)
     return Sensitivity(
         elements.names, elements.values, question.names(population), found.mean((1, 2)), slopes,
         time.perf_counter() - began, "differences",
     )  # fmt: skip
+
+
+def apart(elements: Elements, factor: float) -> Tensor:
+    """How far each number is moved.
+
+    Args:
+        elements: The numbers.
+        factor: By which each is divided and multiplied, within its bounds.
+
+    Returns:
+        (num_elements,) float64 distance of the logarithms of both ends; NaN where a number is not above 0, or is kept.
+
+    Raises:
+        DataError: The factor is not greater than 1, or no number can be moved.
+    """
+    if not 1 < factor < math.inf:
+        raise DataError(f"differences need a factor greater than 1, got {factor}; 1.1 is usual")
+    ends = (elements.around(place, factor) for place in range(len(elements.names)))
+    found = [math.log(high / low) if 0 < low < high else math.nan for low, high in ends]
+    if all(map(math.isnan, found)):
+        raise DataError(
+            f"none of {', '.join(elements.names)} has a value above 0 that can be multiplied within its bounds; ask "
+            "for others, or at other values"
+        )
+    return torch.tensor(found, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -119,13 +143,14 @@ def agreement(found: Sensitivity, brute: Sensitivity) -> Agreement:
 
     Args:
         found: The one-shot sensitivity.
-        brute: Differences of the same parameters and groups.
+        brute: Differences of the same groups and parameters; those of more are left out.
 
     Raises:
         DataError: They are of other parameters or groups.
     """
-    if (found.parameters, found.groups) != (brute.parameters, brute.groups):
+    if found.groups != brute.groups or not set(found.parameters) <= set(brute.parameters):
         raise DataError("both must have the same parameters and groups; make them with the same arguments")
+    brute = _of_parameters(brute, found.parameters)
     ours, theirs = found.elasticity, brute.elasticity
     sure = (theirs.abs() > SURE * brute.se) & ours.isfinite()
     rows = [_row(ours[sure[:, n], n], theirs[sure[:, n], n]) for n in range(len(found.parameters))]
@@ -153,6 +178,11 @@ def _rank(one: Tensor, other: Tensor) -> float | None:
     if len(one) < 3 or bool((one == one[0]).all() | (other == other[0]).all()):
         return None
     return float(spearmanr(one.numpy(), other.numpy()).statistic)
+
+
+def _of_parameters(found: Sensitivity, names: tuple[str, ...]) -> Sensitivity:
+    at = [found.parameters.index(name) for name in names]
+    return replace(found, parameters=names, values=found.values[at], gradients=found.gradients[:, :, at])
 
 
 def _of_seeds(found: Sensitivity, seeds: slice) -> Sensitivity:

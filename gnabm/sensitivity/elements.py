@@ -29,23 +29,26 @@ class Elements:
     values: Tensor
 
     @staticmethod
-    def of(model: Model, patterns: Sequence[str] = ("*",)) -> Elements:
-        """Those of the differentiable parameters whose names match.
+    def of(model: Model, patterns: Sequence[str] = ("*",), *, differentiable: bool = False) -> Elements:
+        """Those of the parameters whose names match.
 
         Args:
             model: The model.
             patterns: Such as `Infect.*`.
+            differentiable: Take only those that a gradient reaches.
 
         Raises:
             UnknownFieldError: A pattern matches no parameter.
-            DataError: None that matches is differentiable.
+            DataError: None that matches is a floating-point number, or differentiable if it must be.
         """
         selected = Parameters.of(model).select(*patterns)
-        found = Parameters([entry for entry in selected if entry.differentiable])
+        found = Parameters([e for e in selected if e.differentiable or (not differentiable and _is_real(e))])
+        if not len(found) and not differentiable:
+            raise DataError(f"none of {', '.join(selected.names) or 'no parameters'} is a floating-point number")
         if not len(found):
             raise DataError(
-                f"none of {', '.join(selected.names) or 'no parameters'} is differentiable; ask for others, or use the "
-                "global analysis, which needs no gradient"
+                f"none of {', '.join(selected.names) or 'no parameters'} is differentiable; ask for others, or use "
+                "`differences` or `over_ranges`, which need no gradient"
             )
         values = torch.cat([entry.value.detach().reshape(-1).to(torch.float64) for entry in found])
         return Elements(found, tuple(found.element_names()), values)
@@ -99,3 +102,7 @@ class Elements:
                 return entry, place
             place -= size
         raise AssertionError
+
+
+def _is_real(entry: Parameter) -> bool:
+    return entry.value.is_floating_point()

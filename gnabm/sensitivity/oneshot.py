@@ -20,11 +20,15 @@ from torch import Tensor
 
 from gnabm.adjoint import pull_back
 from gnabm.contacts import Contacts
-from gnabm.errors import DataError
+from gnabm.errors import ConfigError, DataError
+from gnabm.gradients import label
 from gnabm.population import Population
-from gnabm.sampling import Estimator
+from gnabm.sampling import Estimator, Score, estimator
 from gnabm.sensitivity.elements import Elements
 from gnabm.sensitivity.question import Question, Variant
+
+TOGETHER = 40_000_000
+"""Most groups x agents that are walked back together, at about 47 bytes for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +40,8 @@ class Sensitivity:
         values: (num_parameters,) float64, where the derivatives hold.
         groups: (num_groups,) names of the outcomes.
         outcomes: (num_seeds, num_groups) float64, the outcomes.
-        gradients: (num_seeds, num_groups, num_parameters) float64, d outcome / d parameter.
+        gradients: (num_seeds, num_groups, num_parameters) float64, d outcome / d parameter; NaN of a parameter that no
+            gradient reached.
         seconds: Wall-clock seconds of all of it.
         method: The estimator, or `differences`.
     """
@@ -74,6 +79,12 @@ class Sensitivity:
         residual = scaled - self.elasticity * self.outcomes.unsqueeze(2)
         return _standard_error(residual) / self._mean().abs().unsqueeze(1)
 
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """Parameters without derivatives: nothing happened that they have a part in, or a rule breaks the chain."""
+        lost = self.gradients.isnan().all(0).all(0).tolist()
+        return tuple(name for name, gone in zip(self.parameters, lost, strict=True) if gone)
+
     def _mean(self) -> Tensor:
         mean = self.outcomes.mean(0)
         return torch.where(mean == 0, torch.nan, mean)
@@ -92,6 +103,7 @@ class Sensitivity:
             "se": listed(self.se),
             "absolute": listed(self.absolute),
             "absolute_se": listed(self.absolute_se),
+            "unreached": list(self.unreached),
         }
 
 
@@ -123,9 +135,14 @@ def sensitivity(
         population: Agents and contacts.
         seeds: Seeds of the runs; errors need two or more.
         parameters: Patterns of names (`Infect.*`); those that are differentiable are taken.
-        gradient: The estimator; its bias is that of the result.
+        gradient: The estimator; its bias is that of the result. Not `score`, which needs runs of other seeds for its
+            control variate.
         checkpoint: Keep the state every so many steps; None keeps the graph of all.
         horizon: Cut the gradient of the state every so many steps, or None.
+
+    Returns:
+        The sensitivity. A derivative that is exactly 0 in all groups and seeds is NaN, for it is no answer
+        (`Sensitivity.unreached`); `gnabm.audit` says why.
 
     Raises:
         GnabmError: A name is unknown, or what `simulate` refuses.
@@ -139,9 +156,16 @@ def sensitivity(
         >>> found.parameters, found.groups, bool(found.elasticity[0, 0] > 0)
         (('Infect.transmission_rate', 'Recover.rate'), ('all',), True)
     """
-    began, elements = time.perf_counter(), Elements.of(question.model, parameters)
+    began, elements = time.perf_counter(), Elements.of(question.model, parameters, differentiable=True)
     if not seeds:
         raise DataError("a sensitivity needs a seed at least; give seeds=[1, 2, 3]")
+    kind = estimator(gradient)
+    if isinstance(kind, Score) and not kind.baseline:
+        raise ConfigError(
+            "the score function of a run alone has no control variate; use `gnabm gradients --estimators score`, which "
+            "takes the mean of other seeds, or another estimator"
+        )
+    together = max(1, TOGETHER // population.num_agents)
     sums: list[Tensor] = []
     gradients: list[Tensor] = []
     for seed in seeds:
@@ -150,9 +174,14 @@ def sensitivity(
             population, Variant(seed, leaves), gradient=gradient, checkpoint=checkpoint, gradient_horizon=horizon
         )
         sums.append(outcomes(made.observed))
-        pulled = pull_back(made.observed[question.outcome], outcomes.cotangents(), list(leaves.values()))
-        gradients.append(elements.columns(dict(zip(leaves, pulled, strict=True))))
+        pulled = [
+            pull_back(made.observed[question.outcome], part, list(leaves.values()))
+            for part in torch.split(outcomes.cotangents(), together)
+        ]
+        gradients.append(elements.columns({n: torch.cat(g) for n, *g in zip(leaves, *pulled, strict=True)}))
+    found = torch.stack(gradients)
+    found[:, :, (found == 0).all(0).all(0)] = torch.nan
     return Sensitivity(
-        elements.names, elements.values, outcomes.names, torch.stack(sums), torch.stack(gradients),
-        time.perf_counter() - began, str(gradient),
+        elements.names, elements.values, outcomes.names, torch.stack(sums), found, time.perf_counter() - began,
+        label(gradient),
     )  # fmt: skip

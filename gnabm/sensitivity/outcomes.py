@@ -50,6 +50,12 @@ class Outcomes:
             UnknownFieldError: There is no such observable or grouping.
             ConfigError: No step lies in the window.
         """
+        whole, _, member = observable.partition(".")
+        if observable not in schema.dims and "stage" in schema.dims.get(whole, ()):
+            raise UnknownFieldError(
+                f"outcome {observable!r}: ask for {whole!r} by 'stage' (--outcome {whole} --by stage); {member!r} is "
+                "one of its groups"
+            )
         if observable not in schema.dims:
             raise UnknownFieldError(f"outcome {observable!r}: {nearest(observable, schema.dims)}")
         days = torch.arange(steps, dtype=torch.float64) * schema.dt

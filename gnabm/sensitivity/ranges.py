@@ -38,6 +38,7 @@ class Global:
             share of variance that a parameter explains alone and with others, or `mu`, `mu_star` and `sigma`: mean,
             mean size and spread of the change over a whole range.
         runs: Number of runs.
+        left_out: Names of numbers that have no range, for they are 0 or between two bounds that are one.
     """
 
     method: Method
@@ -46,12 +47,13 @@ class Global:
     groups: tuple[str, ...]
     indices: Mapping[str, NDArray[np.float64]]
     runs: int
+    left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
             "method": self.method, "runs": self.runs, "parameters": list(self.parameters), "groups": list(self.groups),
-            "ranges": self.ranges.tolist(),
+            "ranges": self.ranges.tolist(), "left_out": list(self.left_out),
             "indices": {
                 name: [[None if np.isnan(v) else float(v) for v in row] for row in table]
                 for name, table in self.indices.items()
@@ -79,38 +81,59 @@ def over_ranges(
             for `morris`.
         seed: Seed of the runs and of the design.
         method: The analysis.
-        ranges: Ranges by name. Others are from half to twice the value, within the bounds.
+        ranges: Ranges by name. Others are from half to twice the value, within the bounds; where these are one number,
+            such as 0, it is left out.
 
     Raises:
         UnknownFieldError: A range has an unknown name.
         DataError: A range is empty, there are fewer than two numbers, or too few samples.
     """
-    names, bounds = elements.names, _ranges(elements, ranges or {})
-    if len(names) < 2 or samples < 2:
-        raise DataError(
-            f"a global analysis needs two parameters and two samples at least, got {len(names)} and {samples}"
-        )
-    if method == "sobol" and samples & (samples - 1):
-        raise DataError(f"Sobol's sequence needs a power of 2 samples, got {samples}; give 2 ** n, such as 64")
+    bounds_of = varied(elements, samples, method, ranges)
+    places, bounds = list(bounds_of), np.array(list(bounds_of.values()), dtype=np.float64)
+    names = tuple(elements.names[place] for place in places)
     problem = {"num_vars": len(names), "names": list(names), "bounds": bounds.tolist()}
     points = _design(problem, samples, seed, method)
-    # float64 of numbers within float32 bounds may round out of them
-    variants = [Variant(seed, elements.replaced(dict(enumerate(map(float, point))))) for point in points]
+    variants = [Variant(seed, elements.replaced(dict(zip(places, map(float, p), strict=True)))) for p in points]
     outcomes = np.stack([found.numpy() for found in campaign(variants)])
     each = [_indices(problem, points, outcomes[:, n], seed, method) for n in range(outcomes.shape[1])]
     indices = {name: np.stack([one[name] for one in each]) for name in each[0]}
-    return Global(method, names, bounds, tuple(groups), indices, len(variants))
+    left_out = tuple(name for place, name in enumerate(elements.names) if place not in bounds_of)
+    return Global(method, names, bounds, tuple(groups), indices, len(variants), left_out)
 
 
-def _ranges(elements: Elements, given: Mapping[str, tuple[float, float]]) -> NDArray[np.float64]:
-    for name in given:
+def varied(
+    elements: Elements, samples: int, method: Method, ranges: Mapping[str, tuple[float, float]] | None = None
+) -> dict[int, tuple[float, float]]:
+    """What an analysis varies: the range of each number by its place, without those that have none.
+
+    Args:
+        elements: The numbers.
+        samples: Base samples.
+        method: The analysis.
+        ranges: Ranges by name.
+
+    Raises:
+        UnknownFieldError: A range has an unknown name.
+        DataError: A given range is empty, fewer than two numbers have one, or the samples are too few or no power of 2.
+    """
+    given = dict(ranges or {})
+    for name, (low, high) in given.items():
         if name not in elements.names:
             raise UnknownFieldError(f"range of {name!r}: {nearest(name, elements.names)}")
-    found = [given.get(name, elements.around(place, _WIDE)) for place, name in enumerate(elements.names)]
-    for name, (low, high) in zip(elements.names, found, strict=True):
         if not low < high:
-            raise DataError(f"the range of {name} is empty, [{low:g}, {high:g}]; give ranges, or leave it out")
-    return np.array(found, dtype=np.float64)
+            raise DataError(f"the range of {name} is empty, [{low:g}, {high:g}]; give low < high, or leave it out")
+    every = {
+        place: given.get(name, elements.around(place, _WIDE)) for place, name in enumerate(elements.names)
+    }  # fmt: skip
+    found = {place: (low, high) for place, (low, high) in every.items() if low < high}
+    if len(found) < 2 or samples < 2:
+        raise DataError(
+            f"a global analysis needs two parameters with a range and two samples at least, got {len(found)} of "
+            f"{len(every)} parameters and {samples} samples; give ranges to those that are 0"
+        )
+    if method == "sobol" and samples & (samples - 1):
+        raise DataError(f"Sobol's sequence needs a power of 2 samples, got {samples}; give 2 ** n, such as 64")
+    return found
 
 
 def _design(problem: Mapping[str, Any], samples: int, seed: int, method: Method) -> NDArray[np.float64]:

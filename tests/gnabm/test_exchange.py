@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 import gnabm.exchange
 from gnabm.errors import TotalOverflowError
-from gnabm.exchange import FIXED_POINT, ShardGroup, Solo, exchange, exchange_columns, total
+from gnabm.exchange import FIXED_POINT, ShardGroup, Solo, Total, exchange, exchange_columns, total
+from gnabm.linear import gradients
 from gnabm.local import on_shards
 
 
@@ -74,6 +75,21 @@ def test_totals_and_their_gradients_are_those_of_one_shard():
         assert torch.equal(torch.cat([g for _, g in results]), gradient)
 
 
+@pytest.mark.parametrize("index", [None, torch.tensor([0, 2, 2, 1], dtype=torch.int32)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_a_total_gives_back_is_made_in_the_type_of_its_rows(index, dtype):
+    linear, table = Total(Solo(), index, 3, 4, dtype), torch.rand(3, 5, dtype=torch.float64) / 3
+    if index is None:
+        linear, table = Total(Solo(), None, 1, 4, dtype), table[:1]
+    spread = linear.transposed(table)
+    assert spread.dtype == dtype
+    assert torch.equal(spread, table[[0] * 4 if index is None else index.long()].to(dtype))
+    x = torch.rand(4, dtype=dtype, requires_grad=True)
+    each = torch.rand(5, 3, dtype=torch.float64)
+    (batch,) = gradients([total(Solo(), x, torch.tensor([0, 2, 2, 1]), 3)], [x], [each], batched=True)
+    assert torch.equal(batch, each[:, [0, 2, 2, 1]].to(dtype))
+
+
 def test_the_adjoint_of_an_exchange_sends_gradients_back_where_the_values_came_from():
     size = 3
 
@@ -85,8 +101,8 @@ def test_the_adjoint_of_an_exchange_sends_gradients_back_where_the_values_came_f
         loss = sum((100 * group.rank + s) * p.sum() for s, p in enumerate(received))
         return [g.tolist() for g in torch.autograd.grad(loss, parts)]
 
-    for sender, gradients in enumerate(on_shards(size, work)):
-        for receiver, gradient in enumerate(gradients):
+    for sender, found in enumerate(on_shards(size, work)):
+        for receiver, gradient in enumerate(found):
             assert gradient == [100.0 * receiver + sender] * (sender + receiver + 1)
 
 

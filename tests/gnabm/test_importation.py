@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from gnabm import Contacts, Field, Model, Population, Stages, simulate
+from gnabm.errors import UnknownFieldError
 from gnabm.models.epidemic import INFECTED_ON
 from gnabm.models.immunity import RISKS, infect_before, vaccinate
 from gnabm.models.importation import bring, seed
@@ -74,6 +75,16 @@ def test_a_share_of_people_more_protects_as_many_in_whatever_shape_it_is_given(s
     assert Parameters.of(made)["InfectBefore.share"].shape == shape
     (found,) = score(made, R, ["InfectBefore.share"])
     assert abs(found - SIZE) <= 3 * (SIZE * 0.7 / 0.3) ** 0.5
+
+
+def test_protection_that_lets_people_start_recovered_is_no_parameter():
+    made = model((), [immune(0.5, against_severe=0.5)])
+    assert set(Parameters.of(made).names) == {"InfectBefore.share", "InfectBefore.against_severe"}
+    agents = simulate(made, population(), steps=1, seed=1).agents
+    assert torch.equal(agents.infection_risk == 0, agents.stage.is_(R))
+    with pytest.raises(UnknownFieldError, match=r"no parameter 'InfectBefore\.against_infection'"):
+        simulate(made, population(), steps=1, seed=1, parameters={"InfectBefore.against_infection": torch.tensor(0.5)})
+    assert "InfectBefore.against_infection" in Parameters.of(model((), [immune(0.5, against_infection=0.99)]))
 
 
 def test_nobody_is_nudged_at_a_share_of_nothing_or_everyone():

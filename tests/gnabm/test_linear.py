@@ -52,8 +52,8 @@ def maps():
                 yield "places", made, 15 if rows is None else 4
     message = torch.from_numpy(rng().integers(0, 7, (2, 30)).astype(np.int32))
     yield "messages", Messages(message[0], message[1], 7, 8), 8
-    yield "total", Total(Solo(), torch.arange(11, dtype=torch.int32) % 3, 3, 11), 11
-    yield "one total", Total(Solo(), None, 1, 11), 11
+    yield "total", Total(Solo(), torch.arange(11, dtype=torch.int32) % 3, 3, 11, torch.float64), 11
+    yield "one total", Total(Solo(), None, 1, 11, torch.float64), 11
 
 
 MAPS = list(maps())

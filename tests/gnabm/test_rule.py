@@ -1,12 +1,16 @@
-"""A rule's kernel stands for the rule only as long as nothing else of it was changed."""
+"""Rules and their steps: when a kernel stands for its rule, and what draws note of their likelihood."""
 
 import pytest
 import torch
 
-from gnabm import Model, Rule, SeedAtRandom, simulate
+from gnabm import Contacts, Model, Rule, SeedAtRandom, Stages, simulate
+from gnabm.errors import ShapeError
 from gnabm.models.epidemic import INFECTED_ON, SIR, Leave, seir, sir
 from gnabm.models.infection import InfectByAge
 from gnabm.models.infectiousness import DailyProfile, GammaProfile, StageFactors
+from gnabm.random import bernoulli
+from gnabm.sampling import LocalScore
+from gnabm.tangent import jacobian
 from gnabm.testing import awkward_population
 
 S, I, R = SIR  # noqa: E741
@@ -168,3 +172,74 @@ def test_hooks_hear_a_rule_and_its_parts(pick):
 
     assert (histories(make)[0] == histories(infect)[0]).all()
     assert len(heard) == 12
+
+
+A, B = CHAIN = Stages("A", "B")
+NOBODY = Contacts.from_edges([], [], num_agents=500)
+
+
+class Toss(Rule):
+    """A tenth of A goes to B, by a stream of the rule's own; its likelihood is noted as `noted` says."""
+
+    def __init__(self, noted, some=False):
+        super().__init__()
+        self.chance = torch.nn.Parameter(torch.tensor(0.1))
+        self.noted, self.some = noted, some
+
+    def where(self, agents):
+        return agents.stage.is_(A)
+
+    def forward(self, agents, contacts, step):
+        happened = step.uniform() < self.chance.detach()
+        likelihood = torch.where(happened, self.chance, 1 - self.chance).log()
+        if self.some:
+            at = happened.nonzero().squeeze(1)
+            step.weigh(self.noted(likelihood[at]), rows=at)
+        else:
+            step.weigh(self.noted(likelihood))
+        return {"stage": agents.stage.move(A, B, happened)}
+
+
+def toss(noted, **options):
+    """Derivative of the number in B after three steps, backwards and forwards."""
+    model, common = Model([Toss(noted, **options)], state={"stage": CHAIN}), dict(steps=3, seed=1)
+    run = simulate(model, NOBODY, gradient="local-score", **common)
+    run.observed["stage_count"][-1, B].backward()
+    forwards = jacobian(model, NOBODY, ["Toss.chance"], **common)["stage_count"][-1, B, 0]
+    assert forwards.item() == pytest.approx(model.rules()[0].chance.grad.item(), rel=1e-5)
+    return forwards.item()
+
+
+@pytest.mark.parametrize("value", [7.0, float("-inf"), float("nan")])
+def test_the_value_of_a_noted_likelihood_is_ignored(value):
+    exact = 500 * 3 * 0.9**2  # of 1 - 0.9**3
+    expected = toss(lambda likelihood: likelihood)
+    assert abs(expected - exact) < 4 * (500 * 3 / 0.09) ** 0.5
+    assert toss(lambda likelihood: likelihood + value) == expected
+
+
+@pytest.mark.parametrize("some", [False, True])
+@pytest.mark.parametrize("noted", [torch.Tensor.sum, lambda likelihood: likelihood[:1], lambda x: x.unsqueeze(1)])
+def test_a_noted_likelihood_has_one_number_for_each_row(noted, some):
+    with pytest.raises(ShapeError, match=r"Toss: step.weigh expected \(\d+,\) log-likelihoods"):
+        toss(noted, some=some)
+
+
+class Own:
+    """An estimator that is none of ours, without flags."""
+
+    flags, local = False, True
+
+    def __call__(self, state, keys, p):
+        assert not p.requires_grad
+        return bernoulli(state, keys, p)
+
+
+@pytest.mark.parametrize("checkpoint", [None, 2])
+def test_draws_note_their_likelihood_under_any_estimator_without_flags(checkpoint):
+    found = []
+    for kind in (LocalScore(), Own()):
+        model = sir(0.05, 0.1, 0.02)
+        run = simulate(model, POPULATION, steps=4, seed=3, gradient=kind, checkpoint=checkpoint)
+        found.append(torch.autograd.grad(run.observed["incidence"].sum(), list(model.parameters())))
+    assert all(torch.equal(one, other) and one.abs() > 0 for one, other in zip(*found, strict=True))

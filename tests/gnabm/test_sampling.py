@@ -4,7 +4,10 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from gnabm.errors import ConfigError
+from gnabm import Contacts, simulate
+from gnabm.errors import ConfigError, DataError, KindError, ShapeError
+from gnabm.linear import gradients
+from gnabm.models.epidemic import sir
 from gnabm.random import bernoulli, uniform
 from gnabm.sampling import (
     ESTIMATORS,
@@ -15,9 +18,11 @@ from gnabm.sampling import (
     Smoothed,
     StraightThrough,
     estimator,
+    gradient_only,
     log_likelihood,
     zero_where,
 )
+from gnabm.tangent import jacobian
 
 KEYS = torch.arange(1000)
 MANY = torch.arange(400_000)
@@ -86,6 +91,64 @@ def test_a_baseline_is_taken_off_what_the_score_is_multiplied_by():
     assert Score().residual("deaths", value).tolist() == [3.0, 5.0]
     assert Score({"deaths": 1.0}).residual("deaths", value).tolist() == [2.0, 4.0]
     assert Score({"deaths": value}).residual("deaths", value).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "error", "words"),
+    [
+        ({"incidense": 1.0}, ConfigError, "names 'incidense'; did you mean 'incidence'"),
+        ({"incidence": torch.ones(4)}, ShapeError, r"one number or have shape \(3,\), as the run has it, got \(4,\)"),
+        ({"incidence": torch.ones(1)}, ShapeError, r"got \(1,\)"),
+        ({"stage_count": torch.ones(3)}, ShapeError, r"shape \(3, 3\)"),
+    ],
+)
+def test_a_baseline_that_does_not_fit_the_run_is_refused(baseline, error, words):
+    model, pair = sir(0.1, 0.1, 0.1), Contacts.from_edges([0, 1], [1, 0], num_agents=2)
+    common = dict(steps=3, seed=1, gradient=Score(baseline))
+    for checkpoint in (None, 2):
+        with pytest.raises(error, match=words):
+            simulate(model, pair, checkpoint=checkpoint, **common)
+    with pytest.raises(error, match=words):
+        jacobian(model, pair, ["Recover.rate"], **common)
+
+
+def test_a_baseline_by_step_is_taken_off_in_each_mode():
+    model, pair = sir(0.1, 0.1, 0.1).double(), Contacts.from_edges([0, 1], [1, 0], num_agents=2)
+    common = dict(steps=4, seed=2, gradient=Score({"stage_count": torch.arange(12.0).reshape(4, 3)}))
+    stage_count = simulate(model, pair, **common).observed["stage_count"]
+    for step, stage in ((0, 1), (3, 0), (3, 2)):
+        (expected,) = torch.autograd.grad(stage_count[step, stage], [model.rules()[1].rate], retain_graph=True)
+        found = jacobian(model, pair, ["Recover.rate"], **common)["stage_count"][step, stage, 0]
+        torch.testing.assert_close(found, expected)
+    with pytest.raises(DataError, match="the baseline of 'deaths' must be finite"):
+        Score({"deaths": float("nan")})
+
+
+def test_only_the_gradient_is_noted_whatever_the_value():
+    x = torch.tensor([1.0, -torch.inf, torch.nan], requires_grad=True)
+    rows = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    assert gradient_only(x).tolist() == [0.0, 0.0, 0.0]
+    assert torch.equal(torch.autograd.grad(gradient_only(x), x, rows[0])[0], rows[0])
+    noted = gradient_only(x)
+    assert torch.equal(gradients([noted], [x], [rows], batched=True)[0], rows)
+    with forward_ad.dual_level():
+        dual = gradient_only(forward_ad.make_dual(x.detach(), rows[1]))
+        assert torch.equal(forward_ad.unpack_dual(dual).tangent, rows[1])
+
+
+class Loose:
+    flags = local = False
+
+    def __call__(self, state, keys, p):
+        return bernoulli(state, keys, p)
+
+
+def test_what_is_no_estimator_or_would_have_no_gradient_is_refused():
+    for given in (bernoulli, LocalScore, 3, object()):
+        with pytest.raises(KindError, match="says by flags and local"):
+            estimator(given)
+    with pytest.raises(ConfigError, match="Loose has neither flags nor a local likelihood"):
+        estimator(Loose())
 
 
 def test_straight_through_is_the_hard_draw_with_the_gradient_of_p():
