@@ -18,6 +18,7 @@ from gnabm.agents import Stages
 from gnabm.columns import coded
 from gnabm.contacts import Edges, Layer, Mixing, Places
 from gnabm.model import Model
+from gnabm.models.infection import InfectByAge
 from gnabm.population import Population
 from gnabm.trajectory import TIME_CHUNK
 
@@ -34,6 +35,8 @@ SCAN_BYTES = 6
 """Bytes per row for the lists of a scan: as long as the shard, of which some pages are ever written."""
 PLAIN_BYTES = 50
 """Bytes per row of a rule without a kernel of its own, in plain torch."""
+PLAIN_INFECTION_BYTES = 100
+"""The same for `InfectByAge`, besides 4 for each layer, whose weights differ by row."""
 TRACED_BYTES = 24
 """Bytes per row of a run that records infections: records of the steps not yet written."""
 LEFT_OVER = 0.4
@@ -110,7 +113,7 @@ def footprint(
     traced = TRACED_BYTES * infections
     contact = TRAVEL_BYTES if border else CONTACT_BYTES
     active = ACTIVE_SHARE * (ACTIVE_BYTES * (rows + border) + contact * drawn)
-    plain = PLAIN_BYTES * any(not rule.has_kernel for rule in (*model.initial, *model.rules()))
+    plain = _plain(model, len(parts))
     kernels = SCAN_BYTES * rows + active + max((part.batch for part in parts), default=0)
     return Footprint(
         columns * rows + 8 * border + sum(part.kept for part in parts),
@@ -118,6 +121,14 @@ def footprint(
         (state + buffered) * rows,
         int(stages * rows + sum(part.step for part in parts) + max(kernels, plain * rows) + traced * rows),
     )
+
+
+def _plain(model: Model, layers: int) -> int:
+    """Bytes per row that the greatest of the rules without a kernel takes, in a run of so many layers."""
+    without = [rule for rule in (*model.initial, *model.rules()) if not rule.has_kernel]
+    if any(isinstance(rule, InfectByAge) for rule in without):
+        return PLAIN_INFECTION_BYTES + 4 * layers
+    return PLAIN_BYTES if without else 0
 
 
 @dataclass(frozen=True)

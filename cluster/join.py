@@ -58,7 +58,7 @@ def run_local(
     messages: Form = "auto",
     gradient: str | Estimator | None = None,
     parameters: Mapping[str, Tensor] | None = None,
-    checkpoint: int | None = None,
+    checkpoint: int | None = 10,
     gradient_horizon: int | None = None,
     loss: Loss | None = None,
     bounds: Sequence[int] | None = None,

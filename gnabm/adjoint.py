@@ -78,11 +78,13 @@ class Options:
             )
         for name in ("checkpoint", "horizon"):
             value, label = given.get(name), "gradient_horizon" if name == "horizon" else name
-            if value is not None and gradient is None:
+            if name == "horizon" and value is not None and gradient is None:
                 raise ConfigError(f"{label} is for a differentiable run; pass gradient='local-score', or leave it out")
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise DataError(f"{label} must be a number of steps >= 1 or None, got {value!r}")
-        return Options(estimator=None if gradient is None else estimator(gradient), **given)
+        if gradient is None:
+            return Options(estimator=None, **{**given, "checkpoint": None})  # there is nothing to walk back
+        return Options(estimator=estimator(gradient), **given)
 
 
 Look = Callable[[Simulation], None]

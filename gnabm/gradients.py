@@ -178,7 +178,7 @@ def compare(
     dt: float = 1.0,
     start: date | None = None,
     changes: Sequence[Period] = (),
-    checkpoint: int | None = None,
+    checkpoint: int | None = 10,
     gradient_horizon: int | None = None,
 ) -> list[Row]:
     """Set gradients beside finite differences with common random numbers.

@@ -109,8 +109,6 @@ class Schedule(nn.Module):
     """
 
     inputs: ClassVar[Mapping[str, Input]] = {"start": _DAY, "end": _DAY}
-    of_state: ClassVar[bool] = False
-    """Whether the activity is state, which a shard without agents has not."""
     by_region: ClassVar[bool] = False
     """Whether it differs by region."""
 
@@ -143,8 +141,6 @@ class Triggered(nn.Module):
         by_region: Whether it differs by region.
     """
 
-    of_state: ClassVar[bool] = True
-
     def __init__(self, column: str, *, by_region: bool) -> None:
         super().__init__()
         self.column, self.by_region = column, by_region
@@ -156,8 +152,7 @@ class Triggered(nn.Module):
             return found
         column = agents.columns[self.column]
         assert isinstance(column, Tensor)
-        # The same for everybody; on a shard without agents nobody asks.
-        return column[0] if column.shape[0] else column.sum()
+        return column[0]  # the same for everybody, and no shard is without agents
 
     def reached(self, agents: Agents, step: Step) -> Tensor:
         """Bool of the same shape: whether it is active."""
@@ -177,8 +172,8 @@ class Watch(Rule):
 
     and some days later, for there is no acting on what is over, the intervention begins. It lasts a given time, is
     prolonged at once by the same time if the observable is above the threshold when it ends, and begins again at a
-    later crossing. Where the observable goes up and down around the threshold the day of the crossing jumps, which has no
-    gradient.
+    later crossing. Where the observable goes up and down around the threshold the day of the crossing jumps, which has
+    no gradient.
 
     Three fields of state, named after the rule: `NAME_level`, yesterday's value; `NAME_start`; and `NAME_active`, the
     activity. They are the same for all agents, or for all of a region.
@@ -236,8 +231,6 @@ class Watch(Rule):
                 f"begins; give delay: {h:g} or more, or shorter steps"
             )
         level = self._level(agents, step)
-        if not agents.num_agents:
-            return {}
         # One number for each trigger, read where one agent keeps it, and shown to all at the end.
         region = agents.region if self.by_region else None
         someone = one_of_each(region, level.shape[0])

@@ -36,7 +36,7 @@ def simulate(
     messages: Form = "auto",
     gradient: str | Estimator | None = None,
     parameters: Mapping[str, Tensor] | None = None,
-    checkpoint: int | None = None,
+    checkpoint: int | None = 10,
     gradient_horizon: int | None = None,
     changes: Sequence[Period] = (),
     infections: bool = False,
@@ -55,8 +55,8 @@ def simulate(
         gradient: Estimator of a differentiable run (`local-score`, `straight-through`, ...), or None.
         parameters: Tensors that stand for parameters of the model in this run, by name (`Infect.transmission_rate`);
             they may come out of other computations, such as a neural network.
-        checkpoint: Keep the state every so many steps instead of the graph of each; the steps are made again in the
-            backward pass. The gradient has the same bits.
+        checkpoint: In a differentiable run, keep the state every so many steps and make the steps again in the
+            backward pass; None keeps the graph of every step. The gradient has the same bits.
         gradient_horizon: Cut the gradient of the state every so many steps, or None.
         changes: From which steps on another model and seed hold.
         infections: Record who infected whom: the trajectory's `infections`.

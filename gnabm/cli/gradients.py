@@ -81,7 +81,7 @@ def compare_config(source: str, overrides: Sequence[str], asked: Asked, *, as_js
         )  # fmt: skip
     told = _told(ready, steps, kinds)
     if as_json:
-        print(json.dumps(told | {"rows": [row.to_dict() for row in rows]}))
+        print(json.dumps([row.to_dict() | _of_run(told) for row in rows]))
         return
     _show_told(told, f", {rows[0].seeds} seeds from {run.seed} on")
     _show_rows(rows)
@@ -105,7 +105,7 @@ def audit_config(source: str, overrides: Sequence[str], asked: Asked, *, as_json
     )  # fmt: skip
     told = _told(ready, steps, kinds)
     if as_json:
-        print(json.dumps(told | {"rows": [connection.to_dict() for connection in connections]}))
+        print(json.dumps([connection.to_dict() | _of_run(told) for connection in connections]))
         return
     _show_told(told, f", seed {run.seed}")
     _show_audit(connections)
@@ -135,11 +135,16 @@ def _is_set(overrides: Sequence[str]) -> bool:
 
 
 def _told(ready: Ready, steps: int, kinds: Sequence[str]) -> dict[str, Any]:
-    """What was run, beside the rows of JSON."""
+    """What was run."""
     return {
         "config": ready.config.name, "agents": ready.population.num_agents, "steps": steps,
         "seed": ready.config.run.seed, "estimators": [label(kind) for kind in kinds],
     }  # fmt: skip
+
+
+def _of_run(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row of JSON says of its run."""
+    return {name: told[name] for name in ("agents", "steps", "seed")}
 
 
 def _show_told(told: Mapping[str, Any], seeds: str) -> None:

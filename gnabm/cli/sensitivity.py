@@ -28,7 +28,7 @@ from gnabm.sensitivity.question import Campaign, Question, in_process
 from gnabm.sensitivity.ranges import METHODS, Global, over_ranges, varied
 
 _WIDE = 8
-"""Most columns of a table on the screen."""
+"""Most columns of a table on the screen, and names of a list."""
 
 
 @dataclass(frozen=True)
@@ -174,10 +174,9 @@ def _show(found: Sensitivity, outcome: str) -> None:
         screen.print(table)
     screen.print(f"{found.outcomes.shape[0]} seeds, {found.seconds:.1f} s")
     if found.unreached:
-        screen.print(
-            f"no gradient reached {', '.join(found.unreached)}: [bold]gnabm gradients --audit[/] says why",
-            soft_wrap=True,
-        )
+        more = f" and {len(found.unreached) - _WIDE} more" if len(found.unreached) > _WIDE else ""
+        names = ", ".join(found.unreached[:_WIDE]) + more
+        screen.print(f"no gradient reached {names}: [bold]gnabm gradients --audit[/] says why", soft_wrap=True)
 
 
 def _cell(value: float, error: float) -> str:

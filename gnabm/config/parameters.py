@@ -6,20 +6,24 @@ import collections.abc
 import inspect
 import math
 import pkgutil
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from importlib import import_module
 from typing import Any
 
 from gnabm.errors import ConfigError, nearest
 from gnabm.model import Model
+from gnabm.models.entries import describe, refusal, refuse_keys
+from gnabm.models.policies import KINDS, kind_of
 from gnabm.units import quantity
 
 ModelFunction = Callable[..., Model]
 INTERVENTIONS = "interventions"
 """Keyword of the interventions, which stand beside the parameters in a config."""
+_DURATIONS = ("start", "end", "days", "delay")
 
 
 def model_functions() -> dict[str, ModelFunction]:
@@ -80,7 +84,7 @@ def check_parameters(
     for name, parameter in wanted.items():
         if parameter.default is inspect.Parameter.empty and name not in given and name not in derived:
             hint = " or reproduction_number" if name == "transmission_rate" else ""
-            problems.append(f"parameters.{name}: missing; give {_describe(hints[name])}{hint}")
+            problems.append(f"parameters.{name}: missing; give {describe(hints[name])}{hint}")
     return values, problems
 
 
@@ -105,7 +109,7 @@ def check_interventions(
     for number, entry in enumerate(given):
         where = f"{INTERVENTIONS}[{number}]"
         try:
-            made.append(_convert(entry, typing.get_args(hints[INTERVENTIONS])[0], where))
+            made.append(_convert(entry, KINDS[kind_of(entry, where)], where))
             in_days(made[-1], start, where)
         except ConfigError as error:
             problems.append(str(error))
@@ -128,11 +132,16 @@ def in_days(entry: Mapping[str, Any], start: date | None, where: str) -> dict[st
         value = entry.get(name)
         if not isinstance(value, str):
             continue
-        try:
-            day = date.fromisoformat(value)
-        except ValueError:
+        moment = _moment(value)
+        if moment is None:
             days[name] = _number(value, f"{where}.{name}")
             continue
+        if len(value) > len("2022-01-20"):
+            raise ConfigError(
+                f"{where}.{name}: {value} has a time; give the date alone, or a number of days since the start of the "
+                "run, of which a fraction is allowed"
+            )
+        day = moment.date()
         if start is None:
             raise ConfigError(
                 f"{where}.{name}: {value} is a date, but this run has none; give run.start, or the number of days "
@@ -142,6 +151,14 @@ def in_days(entry: Mapping[str, Any], start: date | None, where: str) -> dict[st
             raise ConfigError(f"{where}.{name}: {value} lies before the run, which starts on {start}; take a later day")
         days[name] = float((day - start).days)
     return days
+
+
+def _moment(text: str) -> datetime | None:
+    """The date or time that a text is."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401
@@ -165,19 +182,13 @@ def _convert(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401
         return [_convert(entry, arguments[0], f"{where}[{i}]") for i, entry in enumerate(value)]
     if origin is collections.abc.Mapping and isinstance(value, dict):
         return {str(k): _convert(entry, arguments[1], f"{where}.{k}") for k, entry in value.items()}
-    raise _refusal(value, hint, where)
+    raise refusal(value, hint, where)
 
 
 def _convert_keys(value: dict[Any, Any], hint: Any, where: str) -> dict[str, Any]:  # noqa: ANN401
     """A mapping with stated keys, each in its type."""
+    refuse_keys(value, hint, where)
     hints = typing.get_type_hints(hint)
-    for name in value:
-        if name not in hints:
-            raise ConfigError(f"{where}.{name}: no such key; {nearest(str(name), hints)}")
-    # __required_keys__ does not see NotRequired where annotations are strings.
-    for name, stated in typing.get_type_hints(hint, include_extras=True).items():
-        if name not in value and typing.get_origin(stated) is not typing.NotRequired:
-            raise ConfigError(f"{where}.{name}: missing; give {_describe(hints[name])}")
     return {name: _convert(entry, hints[name], f"{where}.{name}") for name, entry in value.items()}
 
 
@@ -197,38 +208,18 @@ def _alternative(value: Any, options: tuple[Any, ...], hint: Any, where: str) ->
             for scalar in scalars:
                 if scalar in options:
                     return scalar
-    raise _refusal(value, hint, where)
-
-
-def _refusal(value: object, hint: object, where: str) -> ConfigError:
-    return ConfigError(f"{where}: expected {_describe(hint)}, got {value!r}")
+    raise refusal(value, hint, where)
 
 
 def _number(value: float | str, where: str) -> float:
-    """A finite number; a rate needs `per`, and anything else must not have it."""
+    """A finite number; with a unit, a rate needs `per` and days must not have it."""
     words = value.split() if isinstance(value, str) else []
-    if len(words) > 1 and where.split("[")[0].endswith("_rate") and "per" not in words:
+    key = re.sub(r"(\[\d+\])+$", "", where).rpartition(".")[2]
+    if len(words) > 1 and key.endswith("_rate") and "per" not in words:
         raise ConfigError(f"{where}: expected a rate such as '0.1 per day', got the duration {value!r}")
+    if key in _DURATIONS and "per" in words:
+        raise ConfigError(f"{where}: expected days such as '2 weeks' or 14, got the rate {value!r}")
     number = quantity(value, where)
     if not math.isfinite(number):
         raise ConfigError(f"{where}: expected a finite number, got {value!r}")
     return number
-
-
-def _describe(hint: Any) -> str:  # noqa: ANN401
-    """A type in words."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(option) for option in arguments)
-    if origin is collections.abc.Sequence:
-        if typing.is_typeddict(arguments[0]):
-            return f"a list of mappings with keys {', '.join(typing.get_type_hints(arguments[0]))}"
-        return f"a list of {_describe(arguments[0]).removeprefix('a ')}s".replace("null", "nothing")
-    if origin is collections.abc.Mapping:
-        return f"a mapping of names to {_describe(arguments[1]).removeprefix('a ')}s"
-    if typing.is_typeddict(hint):
-        return f"a mapping with keys {', '.join(typing.get_type_hints(hint))}"
-    words = {
-        float: "a number", int: "a whole number", str: "a text", bool: "true or false", type(None): "null",
-    }  # fmt: skip
-    return words.get(hint, str(hint))

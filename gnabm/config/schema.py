@@ -163,7 +163,7 @@ class Gradient(Section):
     """
 
     estimator: Literal["local-score", "straight-through", "gumbel", "smoothed", "score"] = "local-score"
-    checkpoint: Annotated[int, Field(ge=1)] | None = None
+    checkpoint: Annotated[int, Field(ge=1)] | None = 10
     horizon: Annotated[int, Field(ge=1)] | None = None
 
 

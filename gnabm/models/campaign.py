@@ -117,8 +117,8 @@ class Vaccinate(Rule):
         if isinstance(self.when, Schedule) and bool(t + h < self.when.start):
             return {}  # on all shards alike
         flag, on = agents.vaccinated, agents.vaccinated_on
-        # All shards agree on this: a schedule is the same for everybody.
-        if self.when.of_state or bool(self.when.reached(agents, step)):
+        # All shards agree on this: it is the same for everybody.
+        if bool(self.when.reached(agents, step)):
             eligible = in_stages(agents, self.stages) & (on == NEVER)
             chance = self._chances(agents.everyone, step).index_select(0, self.band.index_select(0, ages(agents)))
             drawn = step.bernoulli(chance.to(flag.dtype), where=eligible)

@@ -143,6 +143,13 @@ class _Seir:
 # Models
 
 
+def _state(stages: Stages, course: Mapping[str, State], policies: Policies, immune: bool) -> dict[str, Stages | State]:
+    """All state fields: the stage, those of the course of a disease, of immunity and of interventions."""
+    return {
+        "stage": stages, "infected_on": INFECTED_ON, **course, **(RISKS if immune else {}), **policies.state,
+    }  # fmt: skip
+
+
 def sir(transmission_rate: float, recovery_rate: float, initial_infected: float | Sequence[int] = 0.001) -> Model:
     """Susceptible, infectious, recovered.
 
@@ -211,12 +218,7 @@ def seir(
     rules = [infect, Leave(latent_rate, e, i, "BecomeInfectious"), Leave(recovery_rate, i, r, "Recover")]
     return Model(
         [*policies.phases, rules],
-        state={
-            "stage": SEIR,
-            "infected_on": INFECTED_ON,
-            **(RISKS if policies.vaccinates else {}),
-            **policies.state,
-        },
+        state=_state(SEIR, {}, policies, policies.vaccinates),
         initial=[_seeds(s, e, initial_infected), *policies.initial],
         observe=observe,
         name="seir",
@@ -304,12 +306,12 @@ def covid(
     course = (a, disease.outcomes(), disease.transitions(), disease.figures(), severe_risk)
     start, progress = Progress(*course, name="InitialProgress"), Progress(*course)
     entering = (seed(seeding, s, a, infect_risk), bring(importation, s, a, infect_risk))
-    arrivals: list[Rule] = [rule for rule in entering if rule.arrivals]
-    phases = [*policies.phases, *([rule] for rule in (*arrivals, infect, progress))]
+    before: list[Rule] = [*vaccinated, _seeds(s, a, initial_infected), *infected_before]
+    own: list[Rule] = [*(rule for rule in entering if rule.arrivals), infect, progress]
     return Model(
-        phases,
-        state={"stage": COVID, "infected_on": INFECTED_ON, **STATE, **(RISKS if immune else {}), **policies.state},
-        initial=[*vaccinated, _seeds(s, a, initial_infected), *infected_before, *policies.initial, start],
+        [*policies.phases, *([rule] for rule in own)],
+        state=_state(COVID, STATE, policies, immune),
+        initial=[*before, *policies.initial, start],
         observe=OBSERVABLES,
         name="covid",
         transmission=Transmission(disease.courses, ages, weights),

@@ -10,7 +10,7 @@ from gnabm.model import Model
 from gnabm.models.campaign import Vaccinate
 from gnabm.models.immunity import Protect, refuse_other_ages, region_names
 from gnabm.models.importation import Arrive
-from gnabm.models.infection import Closure, InfectByAge
+from gnabm.models.infection import HOME, Closure, InfectByAge
 from gnabm.models.progression import Progress
 from gnabm.population import Population
 
@@ -28,7 +28,7 @@ def refuse_unfit(model: Model, population: Population, start: date | None, days:
         days: Length of the run.
 
     Raises:
-        ConfigError: A region or the ages are not there, or a date lies before the run.
+        ConfigError: A region, the ages or the homes of those who isolate are not there, or a date lies before the run.
         UnknownFieldError: A layer is not there.
     """
     for rule in (*model.initial, *model.rules()):
@@ -55,6 +55,12 @@ def _refuse_unfit(rule: InfectByAge, population: Population, start: date | None,
     if rule.calendar is not None:
         rule.calendar.refuse_unknown(layers)
         rule.calendar.refuse_dates(start, days)
+    if rule.outside and HOME not in layers:
+        raise ConfigError(
+            f"interventions: those who isolate meet others in the layer {HOME!r} alone, and the layers of this "
+            f"population are {', '.join(layers)}; call the one of their households {HOME!r}, or leave isolation and "
+            "tests out"
+        )
     for name, closure in rule.closures.items():
         assert isinstance(closure, Closure)
         closure.refuse_unknown(name, layers, population.fields)

@@ -221,9 +221,14 @@ class InfectByAge(Rule):
 
     @property
     def has_kernel(self) -> bool:
-        """Whether `fused` stands for `forward`; it reads tables of the profile and of the stages' factors."""
+        """Whether `fused` stands for `forward`.
+
+        It reads tables of the profile and of the stages' factors, and one factor of each layer for everybody.
+        """
         tabled = [part for part in (self.profile, self.infectious) if isinstance(part, nn.Module)]
-        return super().has_kernel and all(stands(part, "table") for part in tabled)
+        closed = [closure for closure in self.closures.values() if isinstance(closure, Closure) and closure.by_agent]
+        by_agent = bool(self.outside or closed) or self.rate_by_region is not None
+        return super().has_kernel and not by_agent and all(stands(part, "table") for part in tabled)
 
     def forward(self, agents: Agents, contacts: Neighbours, step: Step) -> Mapping[str, Column]:
         """Move the newly infected and note the step."""
@@ -290,10 +295,7 @@ class InfectByAge(Rule):
 
     def fused(self, agents: Agents, contacts: Neighbours, step: Step) -> Moved | None:
         """Move the newly infected and note the step, walking the agents once."""
-        if self.outside or self.rate_by_region is not None:
-            return None
-        closures = [closure for closure in self.closures.values() if isinstance(closure, Closure)]
-        if any(closure.by_agent or not _single(closure.strength) for closure in closures):
+        if not all(_single(closure.strength) for closure in self.closures.values() if isinstance(closure, Closure)):
             return None
         stage: Stage = agents.stage
         factor = self._factors(stage.family)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
 import torch
+from torch import nn
 
 from gnabm.agents import StageName
 from gnabm.errors import ConfigError, GnabmError, nearest
 from gnabm.intervention import NEVER, Schedule, Triggered, Watch, When
 from gnabm.model import Observable, State
 from gnabm.models.campaign import CAMPAIGN, Remember, Vaccinate
+from gnabm.models.entries import refuse_types
 from gnabm.models.immunity import AGE_GROUPS
 from gnabm.models.infection import Closure
 from gnabm.models.isolation import Isolate, Test
@@ -128,7 +131,34 @@ class VaccinateKeys(Timing):
 
 Intervention = CloseKeys | IsolateKeys | TestKeys | VaccinateKeys
 """An intervention; which kind it is follows from its first key of its own."""
-_KINDS = {"close": "Close", "isolate": "Isolate", "test": "Test", "vaccinate": "Campaign"}
+KINDS: dict[str, type] = {
+    "close": CloseKeys, "isolate": IsolateKeys, "test": TestKeys, "vaccinate": VaccinateKeys,
+}  # fmt: skip
+"""Keys of each kind of intervention, by the one that tells them apart."""
+_NAMES = {"close": "Close", "isolate": "Isolate", "test": "Test", "vaccinate": "Campaign"}
+
+
+def kind_of(entry: object, key: str) -> str:
+    """Which of `KINDS` an intervention is.
+
+    Args:
+        entry: As a config or a call gives it.
+        key: Where it stands, for messages.
+
+    Raises:
+        ConfigError: It is none, or more than one.
+    """
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{key}: expected a mapping with one of {', '.join(KINDS)}, got {entry!r}")
+    kinds = [kind for kind in KINDS if kind in entry]
+    if len(kinds) != 1:
+        hints = [nearest(str(name), KINDS) for name in entry if not kinds]
+        close = [hint for hint in hints if hint.startswith("did you mean")]
+        raise ConfigError(
+            f"{key}: expected exactly one of {', '.join(KINDS)}, got {' and '.join(kinds) or 'neither'}; "
+            f"{(*close, 'write each intervention as an entry of its own')[0]}"
+        )
+    return kinds[0]
 
 
 @dataclass(frozen=True)
@@ -173,7 +203,7 @@ class Policies:
         for number, entry in enumerate(entries):
             key = f"interventions[{number}]"
             try:
-                made.add(dict(entry), key)
+                made.add(entry, key)
             except GnabmError as error:
                 raise ConfigError(str(error) if str(error).startswith(key) else f"{key}: {error}") from error
         return Policies(
@@ -196,14 +226,9 @@ class _Making:
         self.names: set[str] = set()
         self.vaccinates = False
 
-    def add(self, entry: dict[str, Any], key: str) -> None:
-        kinds = [kind for kind in _KINDS if kind in entry]
-        if len(kinds) != 1:
-            raise ConfigError(
-                f"{key}: expected exactly one of {', '.join(_KINDS)}, got {' and '.join(kinds) or 'neither'}; "
-                "write each intervention as an entry of its own"
-            )
-        kind = kinds[0]
+    def add(self, entry: Mapping[str, Any], key: str) -> None:
+        kind = kind_of(entry, key)
+        refuse_types(entry, KINDS[kind], key)
         name = self._name(entry.get("name"), kind, key)
         when = self._when(entry, name, key)
         if kind == "close":
@@ -218,24 +243,23 @@ class _Making:
             self._isolate(entry, kind, name, when, key)
 
     def _name(self, given: str | None, kind: str, key: str) -> str:
-        name, number = given or _KINDS[kind], 1
+        name, number = _NAMES[kind] if given is None else given, 1
         while given is None and name in self.names:
             number += 1
-            name = f"{_KINDS[kind]}{number}"
-        if name in self.names or not name.isidentifier():
+            name = f"{_NAMES[kind]}{number}"
+        # Closures are modules by these names, and those that torch's own attributes have are not free.
+        free = name not in self.names and not hasattr(nn.ModuleDict(), name)
+        if not free or not name.isidentifier() or keyword.iskeyword(name):
             raise ConfigError(
-                f"{key}.name: {name!r} {'is taken' if name in self.names else 'is no name'}; give one of its own, of "
-                "letters, digits and _"
+                f"{key}.name: {name!r} {'is no name' if free else 'is taken'}; give one of its own, of letters, digits "
+                "and _"
             )
         self.names.add(name)
         return name
 
-    def _isolate(self, entry: dict[str, Any], kind: str, name: str, when: When, key: str) -> None:
+    def _isolate(self, entry: Mapping[str, Any], kind: str, name: str, when: When, key: str) -> None:
         if entry[kind] != "symptomatic":
             raise ConfigError(f"{key}.{kind}: expected `symptomatic`, got {entry[kind]!r}; nobody else is known yet")
-        for field_name in ("compliance",) if kind == "isolate" else ("probability",):
-            if field_name not in entry:
-                raise ConfigError(f"{key}.{field_name}: missing; give a number in [0, 1]")
         rule: Isolate | Test
         if kind == "isolate":
             rule = Isolate(name, self.symptomatic, entry["compliance"], entry.get("strength", 1.0), when)
@@ -249,7 +273,7 @@ class _Making:
         self.outside.append(rule.outside)
         self.state.update(rule.state)
 
-    def _when(self, entry: dict[str, Any], name: str, key: str) -> When:
+    def _when(self, entry: Mapping[str, Any], name: str, key: str) -> When:
         trigger = entry.get("when")
         if trigger is None:
             end = entry.get("end")
@@ -285,8 +309,10 @@ class _Making:
 
 
 def _close(entry: Mapping[str, Any], when: When, key: str) -> Closure:
-    if isinstance(entry["close"], str) or not entry["close"]:
-        raise ConfigError(f"{key}.close: expected a list of layers such as [class, school], got {entry['close']!r}")
+    if not entry["close"]:
+        raise ConfigError(f"{key}.close: is empty; name layers, such as [class, school]")
+    if "regions" in entry and not entry["regions"]:
+        raise ConfigError(f"{key}.regions: is empty; name regions, or leave the key out for all of them")
     strength = entry.get("strength", 1.0)
     if not 0 <= strength <= 1:
         raise ConfigError(f"{key}.strength must lie in [0, 1], got {strength}; 1 leaves no contacts")
@@ -295,6 +321,8 @@ def _close(entry: Mapping[str, Any], when: When, key: str) -> Closure:
 
 def _vaccinate(entry: Mapping[str, Any], name: str, eligible: Sequence[StageName], when: When, key: str) -> Vaccinate:
     bands = []
+    if not entry["vaccinate"] or not all(entry["vaccinate"]):
+        raise ConfigError(f"{key}.vaccinate: a list is empty; give bands of ages, such as [[80+, 70-79], [60-69]]")
     for band in entry["vaccinate"]:
         for group in band:
             if group not in AGE_GROUPS:

@@ -125,7 +125,7 @@ def sensitivity(
     seeds: Sequence[int],
     parameters: Sequence[str] = ("*",),
     gradient: str | Estimator = "local-score",
-    checkpoint: int | None = None,
+    checkpoint: int | None = 10,
     horizon: int | None = None,
 ) -> Sensitivity:
     """How outcomes change with parameters: one differentiable run for each seed, all groups walked back together.

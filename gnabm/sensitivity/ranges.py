@@ -86,7 +86,8 @@ def over_ranges(
 
     Raises:
         UnknownFieldError: A range has an unknown name.
-        DataError: A range is empty, there are fewer than two numbers, or too few samples.
+        DataError: A range is empty, there are fewer than two numbers, too few samples, or the model refuses values
+            within the ranges, such as probabilities that add up to more than 1.
     """
     bounds_of = varied(elements, samples, method, ranges)
     places, bounds = list(bounds_of), np.array(list(bounds_of.values()), dtype=np.float64)
@@ -94,7 +95,10 @@ def over_ranges(
     problem = {"num_vars": len(names), "names": list(names), "bounds": bounds.tolist()}
     points = _design(problem, samples, seed, method)
     variants = [Variant(seed, elements.replaced(dict(zip(places, map(float, p), strict=True)))) for p in points]
-    outcomes = np.stack([found.numpy() for found in campaign(variants)])
+    try:
+        outcomes = np.stack([found.numpy() for found in campaign(variants)])
+    except DataError as error:
+        raise DataError(f"the model refuses values within the ranges: {error}; give narrower ranges") from error
     each = [_indices(problem, points, outcomes[:, n], seed, method) for n in range(outcomes.shape[1])]
     indices = {name: np.stack([one[name] for one in each]) for name in each[0]}
     left_out = tuple(name for place, name in enumerate(elements.names) if place not in bounds_of)

@@ -3,7 +3,7 @@ import torch
 
 from cluster.campaign import campaign
 from gnabm import Contacts
-from gnabm.errors import DataError
+from gnabm.errors import DataError, StoreError
 from gnabm.models.epidemic import sir
 from gnabm.sensitivity import Question, Variant, in_process
 
@@ -22,3 +22,10 @@ def test_tasks_give_what_one_process_gives_in_the_same_order(ray_cluster):
         with pytest.raises(DataError, match=r"Infect\.transmission_rate"):
             run([Variant(1, {"Infect.transmission_rate": torch.tensor(-1.0)})])
         assert torch.equal(run(variants[:1])[0], found[0])
+
+
+@pytest.mark.ray
+def test_a_population_that_cannot_be_opened_is_refused_in_gnabm_s_words(ray_cluster, tmp_path):
+    question = Question(sir(0.5, 0.1, 0.1), 3, groups=("week",))
+    with pytest.raises(StoreError, match="nowhere"), campaign(question, tmp_path / "nowhere.zarr", at_once=1):
+        raise AssertionError("opened")

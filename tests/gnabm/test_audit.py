@@ -8,7 +8,7 @@ import gnabm
 from gnabm import Contacts, Mixing, Model, Rule, SeedAtRandom, State, count_by_stage
 from gnabm.errors import KindError, UnknownFieldError
 from gnabm.model import Observable
-from gnabm.models.epidemic import SIR, Leave, sir
+from gnabm.models.epidemic import SIR, Leave, seir, sir
 
 SUSCEPTIBLE, INFECTIOUS, RECOVERED = SIR
 SIZE = 400
@@ -83,7 +83,7 @@ def test_a_chain_that_is_broken_in_a_rule_is_named(kind):
     broken = found["Catch.rate"]
     assert not broken.connected and broken.through_time is None
     line = BREAKS[kind].__code__.co_firstlineno
-    assert kind in broken.broken_at
+    assert kind in broken.broken_at and broken.served_by == "forward differences"
     assert broken.broken_at.startswith("Catch, test_audit.py:")
     assert abs(int(broken.broken_at.split(":")[1]) - line) <= 3
     assert found["Recover.rate"].connected
@@ -158,8 +158,35 @@ def test_a_chain_that_is_broken_in_time_alone_is_connected_but_not_through_time(
 def test_why_nothing_gets_through_is_told_where_no_line_is_at_fault():
     nobody = gnabm.audit(sir(0.02, 0.1, [0]), POOL, steps=1, observables=["stage_count.recovered"], seed=3)
     assert {row.broken_at.partition(":")[0] for row in nobody} == {"nothing to count"}
+    assert {row.served_by for row in nobody} == {"unknown in this run"}
     zero = gnabm.audit(sir(0.0, 0.1, 0.02), POOL, steps=4, observables=["stage_count.infectious"])
     assert "the value is 0" in next(row.broken_at for row in zero if row.parameter == "Infect.transmission_rate")
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * 2
+
+
+def test_an_operation_with_a_gradient_of_its_own_breaks_nothing():
+    rows = gnabm.audit(model(Doubled.apply), POOL, steps=6, observables=["stage_count.recovered"])
+    assert all(row.connected and row.broken_at is None for row in rows)
+
+
+def test_a_closure_of_strength_0_is_not_blamed_for_where_its_start_leads_nowhere():
+    closed = seir(
+        0.02, 0.5, 0.1, 0.02, interventions=[{"close": ["pool"], "strength": 0.0, "start": 2, "name": "Shut"}]
+    )  # fmt: skip
+    rows = gnabm.audit(closed, POOL, steps=6, parameters=["Infect.closures.*"], observables=["incidence"])
+    found = {row.parameter.rpartition(".")[2]: row for row in rows}
+    assert found["strength"].connected and found["strength"].served_by == "local-score"
+    assert not found["start"].connected and found["start"].served_by == "unknown in this run"
+    assert ".py" not in found["start"].broken_at
 
 
 def test_names_that_are_unknown_are_refused():

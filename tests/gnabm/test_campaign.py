@@ -10,7 +10,7 @@ import torch
 from gnabm import Contacts, Observable, Population, simulate
 from gnabm.agents import Field
 from gnabm.errors import ConfigError
-from gnabm.intervention import Schedule
+from gnabm.intervention import NEVER, Schedule
 from gnabm.models.campaign import CAMPAIGN, Vaccinate
 from gnabm.models.epidemic import SEIR, covid, seir
 from gnabm.models.immunity import AGE_GROUPS, RISKS
@@ -68,6 +68,16 @@ def test_a_start_within_a_day_has_its_share_of_the_doses():
     assert run.observed["doses"].sum(1).diff(prepend=torch.zeros(1)).tolist() == pytest.approx(
         [0, 225, 900, 450, 0, 0], rel=0.1
     )
+
+
+def test_before_its_start_nothing_changes_and_other_ages_are_never_asked():
+    model, run = campaign(start=3.5, steps=6)
+    assert (run.fields["vaccinated_on"][:3] == NEVER).all() and (run.fields["vaccinated"][3] == 1).any()
+    rule = next(rule for rule in model.rules() if isinstance(rule, Vaccinate))
+    seen = []
+    rule.register_forward_hook(lambda rule, given, made: seen.append((given[0].num_agents, sorted(made))))
+    simulate(model, people(), steps=4, seed=1)
+    assert seen[:3] == [(SIZE * 4 // 9, [])] * 3 and seen[3] == (SIZE * 4 // 9, sorted(GIVEN))
 
 
 def test_protection_comes_after_its_delay_and_wanes():

@@ -2,18 +2,24 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from gnabm import Contacts, Mixing, Model, Rule, State, simulate
+from gnabm.config import load
+from gnabm.config.build import model_parameters
+from gnabm.config.parameters import model_function
 from gnabm.errors import ConfigError, DataError, UnknownFieldError
-from gnabm.gradients import compare
+from gnabm.gradients import _moves, compare, label
 from gnabm.memory import added_peak
 from gnabm.model import Observable, count_by_stage
 from gnabm.models.epidemic import SIR, Leave, sir
 from gnabm.outcome import outcomes
-from gnabm.sampling import Gumbel
+from gnabm.parameters import Input, Parameters
+from gnabm.population import Population
+from gnabm.sampling import Gumbel, LocalScore, Score
 
 SIZE = 2000
 NOBODY = Contacts.from_edges([], [], num_agents=SIZE)
@@ -85,6 +91,67 @@ def test_the_difference_has_the_derivative_of_the_expectation():
     json.dumps([row.to_dict() for row in rows], allow_nan=False)
 
 
+class Shifted(Rule):
+    """A number that grows by parameters on their lower bounds, of either sign."""
+
+    writes = {"level": "adds"}  # noqa: RUF012
+    inputs = {"late": Input("days", low=1.0), "less": Input("loss", low=-2.0, high=0.0)}  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__()
+        self.late, self.less = torch.nn.Parameter(torch.tensor(1.0)), torch.nn.Parameter(torch.tensor([-2.0, -1.0]))
+
+    def forward(self, agents, contacts, step):
+        return {"level": (3 * self.late + self.less.sum()) * torch.ones(agents.num_agents)}
+
+
+def test_values_at_their_lower_bounds_are_moved_away_from_them():
+    level = Observable("level", lambda before, after: after.level, by=())
+    rows = compare(
+        Model([Shifted()], state={"level": State(0.0)}, observe=[level]), NOBODY, steps=1, seeds=[1, 2]
+    )  # fmt: skip
+    assert [(row.parameter, row.fd) for row in rows] == [
+        ("Shifted.late", pytest.approx(3 * SIZE, rel=1e-4)), ("Shifted.less", pytest.approx(2 * SIZE, rel=1e-4)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [p.stem for p in sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))])
+def test_every_parameter_of_a_shipped_config_can_be_compared(name):
+    config = load(name, ["reproduction_number=null", "parameters.transmission_rate=0.05"])
+    layers = ("home", "class", "school", "team", "site", "community")
+    people = Population.of(Contacts({n: Mixing.uniform(10, 1.0) for n in layers}, 10))
+    model = model_function(config.model)(**model_parameters(config, people))
+    known, moves = Parameters.of(model), _moves(model, ("*",), 0.1)
+    assert len(moves) >= 3
+    for move in moves:
+        entry = move.tensor
+        known[entry].check(move.up[entry])
+        known[entry].check(move.down[entry])
+        apart = (move.up[entry].double() - move.down[entry].double() - move.distance * move.direction).abs().max()
+        assert apart < 1e-4 * (1 + move.up[entry].abs().max())
+
+
+def test_a_gradient_of_a_broken_chain_is_none_rather_than_0():
+    class Cut(Grow):
+        def forward(self, agents, contacts, step):
+            return {"level": self.scale.detach() * torch.ones(agents.num_agents)}
+
+    level = Observable("level", lambda before, after: after.level, by=())
+    model = Model([Cut()], state={"level": State(0.0)}, observe=[level])
+    (row,) = compare(model, NOBODY, steps=1, seeds=[1, 2], parameters=["Cut.scale"])
+    assert row.fd == pytest.approx(SIZE, rel=1e-4)
+    assert (row.mean, row.se, row.variance, row.bias_percent, row.bias_se) == (None,) * 5
+    json.dumps(row.to_dict(), allow_nan=False)
+
+
+def test_an_estimator_has_one_name():
+    assert [label(kind) for kind in ("gumbel", Gumbel(0.5), "gumbel(0.25)", Score(), LocalScore())] == [
+        "gumbel(0.5)", "gumbel(0.5)", "gumbel(0.25)", "score", "local-score",
+    ]  # fmt: skip
+    with pytest.raises(DataError, match=r"two estimators are called gumbel\(0.5\)"):
+        compare(leaving(), NOBODY, steps=1, seeds=[1, 2], estimators=["gumbel", Gumbel(0.5)])
+
+
 def test_a_value_at_its_bound_has_a_one_sided_difference():
     model = sir(0.1, 0.1, initial_infected=1.0)
     (row,) = compare(
@@ -103,6 +170,8 @@ def test_the_budget_ends_the_comparison_after_two_seeds():
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(DataError, match="two or more different seeds, got \\[1\\]"):
         compare(leaving(), NOBODY, steps=1, seeds=[1])
+    with pytest.raises(DataError, match="a step at least, got steps=0"):
+        compare(leaving(), NOBODY, steps=0, seeds=[1, 2])
     with pytest.raises(DataError, match="width must be a share"):
         compare(leaving(), NOBODY, steps=1, seeds=[1, 2], width=2.0)
     with pytest.raises(UnknownFieldError, match="no parameter matches"):

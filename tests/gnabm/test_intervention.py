@@ -36,6 +36,14 @@ def test_an_intervention_lasts_as_long_whatever_the_step(dt):
     assert active == pytest.approx(6.5)
 
 
+def test_within_one_step_the_activity_is_the_time_between_start_and_end():
+    found = [activity(Schedule(30.5, end), 30).item() for end in (30.5, 30.75, 31.0, 31.5)]
+    assert found == pytest.approx([0, 0.25, 0.5, 0.5])
+    schedule = Schedule(30.25, 30.75)
+    slopes = torch.autograd.grad(activity(schedule, 30), [schedule.start, schedule.end])
+    assert [slope.item() for slope in slopes] == [-1, 1]
+
+
 @pytest.mark.parametrize("start", [3.0, 3.4])
 def test_the_slope_in_a_day_is_the_central_difference(start):
     for day in range(7):
@@ -88,7 +96,7 @@ class Height(Rule):
         return {"height": level.expand(agents.num_agents)}
 
 
-def watched(curve, steps=None, **keys):
+def watched(curve, steps=None, dt=1.0, **keys):
     """Activity of a trigger day by day."""
     watch = Watch("Watch", "height", keys.pop("above"), keys.pop("days"), **keys)
     state = {"stage": FAMILY, "height": State(0.0), watch.level: State(0.0), watch.start: State(-NEVER)}
@@ -98,7 +106,7 @@ def watched(curve, steps=None, **keys):
         Observable("active", lambda before, after: after.Watch_active / 10, by=()),
     ]
     model = Model([[watch], [Height(curve)]], state={**state, watch.active: State(0.0)}, observe=observe)
-    return model, watch, simulate(model, NOBODY, steps=steps or len(curve), seed=1, gradient="local-score")
+    return model, watch, simulate(model, NOBODY, steps=steps or len(curve), seed=1, dt=dt, gradient="local-score")
 
 
 def test_a_trigger_starts_between_two_days_and_ends():
@@ -123,6 +131,28 @@ def test_a_trigger_is_prolonged_while_the_level_stays_above():
     assert run.observed["active"].tolist() == pytest.approx([0, 0.1, 1, 1, 1, 1, 1, 0.9, 0, 0, 0, 0], abs=1e-5)
     slopes = torch.autograd.grad(run.observed["active"].sum(), [watch.days, watch.above])
     assert [slope.item() for slope in slopes] == pytest.approx([2, 0], abs=1e-5)
+
+
+def test_a_trigger_is_prolonged_at_once_whatever_its_delay():
+    # It crosses at 0.9, begins at 3.9, would end at 6.2, at 8.5, ... and ends at 13.1, after the level has fallen.
+    _, _, run = watched([50.0] * 10 + [0.0] * 6, above=45.0, days=2.3, delay=3.0)
+    expected = [0, 0, 0, 0.1, *[1] * 9, 0.1, 0, 0]
+    found = run.observed["active"].tolist()
+    assert found == pytest.approx(expected, abs=1e-5) and max(found) < 1 + 5e-8  # 1, as ten float32
+
+
+def test_a_trigger_starts_between_two_steps_of_a_week():
+    # At day 21 the level is 40, at day 28 it is 60: it crosses 45 at 22.75, and is active from 29.75 to 39.75.
+    curve = [0.0, 20.0, 40.0, 60.0, 0.0, 0.0, 0.0]
+    _, watch, run = watched(curve, dt=7.0, above=45.0, days=10.0, delay=7.0)
+    assert run.observed["active"].tolist() == pytest.approx([0, 0, 0, 0, 0.75, 4.75 / 7, 0], abs=1e-5)
+    slope = torch.autograd.grad(run.observed["active"].sum(), watch.days)[0].item()
+    assert slope == pytest.approx(1 / 7)
+
+
+def test_a_delay_shorter_than_a_step_is_refused():
+    with pytest.raises(ConfigError, match=r"when\.delay: 1 days .* step of 7 days begins; give delay: 7 or more"):
+        watched([0.0], dt=7.0, above=45.0, days=10.0)
 
 
 def test_a_trigger_begins_again_at_a_later_crossing():

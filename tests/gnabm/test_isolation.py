@@ -32,7 +32,8 @@ def test_those_who_comply_isolate_while_they_are_ill():
     outside, complies, stage = (run.fields[name] for name in ("Isolate_outside", "Isolate_complies", "stage"))
     asked = complies[-1] >= 0
     assert complies[-1][asked].mean() == pytest.approx(0.3, abs=0.02)
-    assert (complies[2] == -1).all() or (outside[2] == 1).all()
+    # On day 2 they are asked: a start a little earlier would have them isolate on that day.
+    assert (complies[1] == -1).all() and (complies[2] >= 0).any() and (outside[:3] == 1).all()
     for day in range(1, 10):
         sick = stage[day - 1] == 2
         expected = np.where(sick & (complies[day] == 1) & (3 <= day < 7), np.float32(1 - 0.8), 1)
@@ -50,10 +51,8 @@ def test_tests_find_the_ill_at_their_rate_and_sensitivity(dt):
     rule = {"test": "symptomatic", "probability": 0.2, "sensitivity": 0.5, "delay": 0.0, "days": 100}
     run = ill(rule, steps=round(11 / dt), record=["Test_positive"], dt=dt)
     found = run.fields["Test_positive"].mean(1)
-    daily = 0.2 * 0.5 if dt == 1 else 1 - (1 - 0.5 * (1 - 0.8**0.5)) ** 2  # two tests a day
-    days = np.arange(1, 11)
-    assert found[round(1 / dt) :: round(1 / dt)][:10] == pytest.approx(1 - (1 - daily) ** days, abs=0.015) or dt != 1
-    assert found[-1] == pytest.approx(1 - (1 - daily) ** (11 - dt), abs=0.015)
+    in_step = 0.5 * (1 - 0.8**dt)
+    assert found == pytest.approx(1 - (1 - in_step) ** np.arange(len(found)), abs=0.015)
 
 
 def test_a_result_comes_after_its_delay_and_isolation_ends():
@@ -128,6 +127,29 @@ def test_the_share_in_isolation_has_the_exact_gradient_in_what_it_follows_from()
     p = 0.18
     expected = [0.5 * (1 + 0.5 * (1 - 2 * p)) * q for q in (0.6, 0.3)] + [-0.5 * p * (1 - p)]
     assert slopes("tested", "Test.probability", "Test.sensitivity", "Test.delay") == pytest.approx(expected, rel=0.06)
+
+
+def isolated(steps, dt=1.0, **keys):
+    """Parameters of a test, and the days that an agent isolates."""
+    entry = {"test": "symptomatic", "sensitivity": 0.9, "strength": 0.5, **keys}
+    model = seir(0.0, 1e9, 0.0, initial_infected=1.0, interventions=[entry])
+    model.observe = (Observable("isolated", lambda before, after: 1 - after.Test_outside, by=()),)
+    run = ill(model=model, steps=steps, dt=dt, gradient="local-score")
+    return {entry.name: entry.value for entry in Parameters.of(model)}, run.observed["isolated"].sum() * dt / SIZE
+
+
+@pytest.mark.parametrize("days", [3.0, 2.6])
+def test_isolation_of_whole_days_has_the_slopes_of_fractions(days):
+    values, total = isolated(12, probability=1.0, days=days, delay=1.0, end=3.0)
+    assert total.item() == pytest.approx(0.99 * 0.5 * days, rel=0.01)  # tested on days 1 and 2
+    slopes = torch.autograd.grad(total, [values["Test.days"], values["Test.delay"]])
+    assert [slope.item() for slope in slopes] == pytest.approx([0.99 * 0.5, 0.0], abs=0.005)
+
+
+def test_a_certain_test_has_a_gradient_that_is_a_number_whatever_the_step():
+    values, total = isolated(12, dt=0.5, probability=1.0, days=2.0, end=2.25)
+    grads = torch.autograd.grad(total, list(values.values()), allow_unused=True)
+    assert all(bool(torch.isfinite(grad).all()) for grad in grads if grad is not None)
 
 
 class _Isolation(RuleConformance):

@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 import torch
 
-from gnabm import simulate
+from gnabm import Contacts, Population, simulate
 from gnabm.config import load
 from gnabm.config.build import keywords
 from gnabm.errors import ConfigError, GnabmError
@@ -98,7 +98,18 @@ def test_every_parameter_of_an_intervention_has_a_gradient_and_a_meaning(populat
     [
         ({"strength": 0.5}, "exactly one of close, isolate, test, vaccinate, got neither"),
         ({"close": ["site"], "isolate": "symptomatic"}, "got close and isolate"),
-        ({"close": "site"}, "close: expected a list of layers"),
+        ("closed", "expected a mapping with one of close, isolate, test, vaccinate, got 'closed'"),
+        ({"close": "site"}, "close: expected a list of texts, got 'site'"),
+        ({"close": []}, "close: is empty"),
+        ({"close": ["site"], "regions": []}, "regions: is empty"),
+        ({"close": ["site"], "strenght": 0.5}, "strenght: no such key; did you mean 'strength'"),
+        ({"close": ["site"], "strength": "0.5"}, "strength: expected a number, got '0.5'"),
+        ({"close": ["site"], "strength": True}, "strength: expected a number, got True"),
+        ({"close": ["site"], "when": {**WATCHED, "dayz": 3}}, "when.dayz: no such key; did you mean 'days'"),
+        ({"close": ["site"], "when": {"observable": "incidence", "above": 3}}, "when.days: missing; give a number"),
+        ({"close": ["site"], "when": 3}, "when: expected a mapping with keys observable, above"),
+        ({"vaccinate": [], "per_day": 3}, "vaccinate: a list is empty"),
+        ({"vaccinate": ["80+"], "per_day": 3}, r"vaccinate\[0\]: expected a list of texts"),
         ({"close": ["site"], "strength": 1.2}, r"strength must lie in \[0, 1\]"),
         ({"close": ["site"], "start": "2022-02-02"}, "start: '2022-02-02' is no number of days"),
         ({"close": ["site"], "start": 4, "when": WATCHED}, "start and when exclude each other"),
@@ -107,6 +118,9 @@ def test_every_parameter_of_an_intervention_has_a_gradient_and_a_meaning(populat
         ({"isolate": "everybody", "compliance": 0.5}, "expected `symptomatic`"),
         ({"isolate": "symptomatic"}, "compliance: missing"),
         ({"close": ["site"], "name": "a b"}, "'a b' is no name"),
+        ({"close": ["site"], "name": "keys"}, "'keys' is taken"),
+        ({"close": ["site"], "name": "lambda"}, "'lambda' is no name"),
+        ({"close": ["site"], "name": ""}, "'' is no name"),
     ],
 )
 def test_what_is_no_intervention_is_refused_with_its_key(entry, message):
@@ -125,6 +139,28 @@ def test_what_is_no_intervention_is_refused_with_its_key(entry, message):
 def test_what_a_population_has_not_is_refused_before_a_run(population, keys, message):
     with pytest.raises(GnabmError, match=message):
         refuse_unfit(seir(0.1, 0.1, 0.1, **keys), population, None, 10)
+
+
+def test_isolation_needs_a_layer_of_homes():
+    nobody = Population.of(Contacts.from_edges([], [], num_agents=3, name="everybody"))
+    model = seir(0.1, 0.1, 0.1, interventions=[{"isolate": "symptomatic", "compliance": 0.5}])
+    with pytest.raises(ConfigError, match="in the layer 'home' alone, and the layers of this population are everybody"):
+        refuse_unfit(model, nobody, None, 10)
+
+
+@pytest.mark.parametrize(
+    ("keys", "has"),
+    [
+        ({"interventions": EVERYTHING[:1]}, True),
+        ({"interventions": EVERYTHING[1:2]}, False),
+        ({"interventions": EVERYTHING[2:3]}, False),
+        ({"interventions": EVERYTHING[3:4]}, False),
+        ({"rate_by_region": [1.0, 0.5]}, False),
+    ],
+)
+def test_what_differs_by_agent_needs_the_plain_form(keys, has):
+    (infect,) = (rule for rule in seir(0.1, 0.1, 0.1, **keys).rules() if rule.name == "Infect")
+    assert infect.has_kernel is has
 
 
 # Configs
@@ -152,7 +188,12 @@ def test_a_duration_is_a_day_too():
             "interventions=[{close: [site], strngth: 1}]",
             r"interventions\[0\].strngth: no such key; did you mean",
         ),
-        ("interventions=[{clse: [site]}]", r"interventions\[0\].clse: no such key; did you mean 'close'"),
+        ("interventions=[{clse: [site]}]", r"interventions\[0\]: expected exactly one .* did you mean 'close'"),
+        ("interventions=[{close: [site], test: symptomatic}]", "exactly one of .* got close and test"),
+        ("interventions=[{close: [site], start: 2022-02-01 12:00:00}]", "2022-02-01T12:00:00 has a time; give the"),
+        ("interventions=[{close: [site], start: 2 per week}]", "start: expected days such as .* the rate '2 per week'"),
+        ("interventions=[{close: [site], when: {observable: deaths, days: 3 per day}}]", "when.days: expected days"),
+        ("interventions=[{vaccinate: [[80+]], per_day: 3, waning_rate: 9 days}]", "waning_rate: expected a rate"),
         ("interventions=[{vaccinate: [[80+]], per_dya: 3}]", "per_dya: no such key; did you mean 'per_day'"),
         (
             "interventions=[{isolate: symptomatic, compliance: much}]",

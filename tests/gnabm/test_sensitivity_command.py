@@ -54,6 +54,42 @@ def test_check_and_global_stand_beside_it_and_on_the_page(config, tmp_path):
     assert set(found["global"]) == {"sobol", "morris"}
 
 
+def test_what_no_gradient_reaches_is_named_and_none_in_json(config):
+    none = "parameters.transmission_rate=0"
+    said = gnabm(config, "--seeds", 2, "--set", none).stdout
+    assert "gnabm gradients --audit" in said and "no gradient reached Infect.transmission_rate" in said
+    found = json.loads(gnabm(config, "--seeds", 2, "--set", none, "--json").stdout)
+    assert "Infect.transmission_rate" in found["unreached"] and found["elasticity"][0][0] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--global", "--samples", 3), "power of 2"),
+        (("--check", "--factor", 1.0), "greater than 1"),
+        (
+            ("--check", "--parameters", "Infect.*", "--set", "parameters.transmission_rate=0"),
+            "Infect.transmission_rate",
+        ),
+        (("--outcome", "stage_count.infectious"), "--by stage"),
+        (("--out", "page.html"), "page_report has no manifest.json"),
+        (("--by", "weak"), "did you mean 'week'"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_the_first_run(config, monkeypatch, tmp_path, options, said):
+    (tmp_path / "page_report").mkdir()
+    (tmp_path / "page_report" / "mine.txt").write_text("mine")
+    monkeypatch.setattr("gnabm.cli.sensitivity.sensitivity", None)
+    assert said in " ".join(gnabm(config, *options, code=2).stderr.split())
+
+
+def test_numbers_without_a_range_are_left_out_aloud(config):
+    options = ["--global", "--samples", 2, "--set", "run.transport=local", "--set", "parameters.transmission_rate=0"]
+    said = " ".join(gnabm(config, "--seeds", 2, *options, "--by", "all").stdout.split())
+    assert "leave them no range: Infect.transmission_rate" in said
+    assert "nan" not in said
+
+
 def test_what_is_not_there_is_named_with_the_nearest(config, tmp_path):
     assert "did you mean 'week'" in " ".join(gnabm(config, "--by", "weak", code=2).stderr.split())
     assert "no parameter matches" in " ".join(gnabm(config, "--parameters", "Infekt.*", code=2).stderr.split())

@@ -132,7 +132,7 @@ def four_agents(copies, gradient, seeds):
 @pytest.mark.parametrize(
     ("kind", "ratios"),
     [
-        ("local-score", (0.72, 0.39)),
+        ("local-score", (0.90, 1.26)),
         ("straight-through", (1.82, 1.40)),
         ("smoothed", (1.40, 1.93)),
         (Gumbel(0.5), (0.67, 0.25)),

@@ -15,7 +15,7 @@ from gnabm.nextgen import transmission_rate_for
 from gnabm.sensitivity import allocate, refine
 
 LAYERS = ("class", "school", "team", "site", "community")
-STRENGTHS = [f"Infect.closures.{layer}.strength" for layer in LAYERS]
+STRENGTHS = [f"Infect.closures.no_{layer}.strength" for layer in LAYERS]
 DISEASE = {"latent_rate": 0.5, "recovery_rate": 0.2, "layer_weights": {"home": 2.0, "community": 0.25}}
 STEPS, FIRST, BUDGET = 70, 21, 1.5
 UNIFORM = torch.full((5,), BUDGET / 5, dtype=torch.float64)
@@ -33,7 +33,7 @@ def country(tmp_path_factory):
 def model(country):
     law = seir(1.0, **DISEASE).transmission
     rate = transmission_rate_for(2.5, graphs.encounters(country), law, 1.0)
-    closures = [{"close": [layer], "name": layer, "strength": 0.0, "start": FIRST} for layer in LAYERS]
+    closures = [{"close": [layer], "name": f"no_{layer}", "strength": 0.0, "start": FIRST} for layer in LAYERS]
     return seir(rate, initial_infected=0.003, interventions=closures, **DISEASE)
 
 

@@ -41,7 +41,7 @@ def test_signs_are_those_of_the_differences(both):
 
 
 def test_elasticities_are_half_of_the_truth_or_more(both):
-    # The local score leaves out that those whom an infected agent meets again were infected already.
+    # The local score is off in homes and teams, whose members infect each other.
     agreed = agreement(*both)
     sized = [r for r, cells in zip(agreed.ratio, agreed.cells, strict=True) if cells >= 5]
     assert sized

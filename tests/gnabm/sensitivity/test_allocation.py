@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -59,6 +61,14 @@ def test_what_cannot_be_spent_is_refused():
         allocate(vector([1, 1]), 2.5)
     with pytest.raises(DataError, match="positive"):
         project(vector([1, 1]), 1.0, vector([1, 0]))
+    for work in (allocate, project):
+        for wrong in (math.nan, math.inf):
+            with pytest.raises(DataError, match="finite"):
+                work(vector([1, wrong]), 1.0)
+            with pytest.raises(DataError, match="finite"):
+                work(vector([1, 1]), 1.0, vector([1, wrong]))
+    with pytest.raises(DataError, match="finite"):
+        refine(lambda reductions: vector([1, math.nan]), vector([1, 1]), 1.0)
     with pytest.raises(ShapeError):
         allocate(vector([1, 1]), 1.0, vector([1]))
 

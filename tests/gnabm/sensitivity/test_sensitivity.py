@@ -6,10 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnabm import Contacts, simulate
+from gnabm import Contacts, Model, SeedAtRandom, simulate
 from gnabm.adjoint import pull_back
-from gnabm.errors import DataError, UnknownFieldError
-from gnabm.models.epidemic import sir
+from gnabm.errors import ConfigError, DataError, UnknownFieldError
+from gnabm.models.epidemic import SIR, sir
+from gnabm.parameters import Input
 from gnabm.sensitivity import (
     Elements,
     Question,
@@ -23,6 +24,7 @@ from gnabm.sensitivity import (
 )  # fmt: skip
 
 STEPS = 12
+SUSCEPTIBLE, INFECTIOUS, _ = SIR
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,51 @@ def test_a_number_that_is_zero_or_on_a_bound_is_moved_as_far_as_it_can_be(popula
     assert bool(found.elasticity[:, 0].isnan().all())  # a transmission rate of 0 has no logarithm
 
 
+def test_a_derivative_of_0_everywhere_is_no_answer(population):
+    alone = sensitivity(Question(sir(0.0, 0.2, 0.3), 3, "stage_count", ("stage",)), population, seeds=[1, 2])
+    assert alone.unreached == ("Infect.transmission_rate",)
+    assert bool(alone.elasticity[:, 0].isnan().all()) and bool(alone.elasticity[1:, 1:].isfinite().all())
+    assert alone.to_dict()["absolute"][1][0] is None
+
+
+def test_walking_groups_back_in_parts_gives_the_same(question, population, found, monkeypatch):
+    monkeypatch.setattr("gnabm.sensitivity.oneshot.TOGETHER", 2 * population.num_agents)
+    parts = sensitivity(question, population, seeds=[1, 2, 3], checkpoint=4)
+    assert len(parts.groups) > 4
+    torch.testing.assert_close(parts.gradients, found.gradients, rtol=1e-5, atol=1e-4, equal_nan=True)
+
+
+class Fixed(SeedAtRandom):
+    """Seeds, in a number that no gradient reaches."""
+
+    inputs = {"share": Input("share", "1", low=0, high=1, gradient="none")}  # noqa: RUF012
+
+
+def test_brute_force_needs_no_gradient(population):
+    model = sir(0.05, 0.1, 0.05)
+    model = Model(model.phases, state=model.state, initial=Fixed(SUSCEPTIBLE, INFECTIOUS, 0.05), observe=model.observe)
+    asked = Question(model, 4, groups=("week",))
+    found, brute = sensitivity(asked, population, seeds=[1]), differences(asked, population, seeds=[1])
+    assert "Fixed.share" not in found.parameters
+    assert brute.elasticity[0, brute.parameters.index("Fixed.share")] > 0
+    assert agreement(found, brute).parameters == found.parameters
+    with pytest.raises(DataError, match="which need no gradient"):
+        sensitivity(asked, population, seeds=[1], parameters=["Fixed.share"])
+
+
+def test_numbers_without_a_range_are_left_out_by_name(population):
+    asked = Question(sir(0.0, 0.2, 0.3), 1, "stage_count", ("stage",))
+    elements = Elements.of(asked.model)
+    run, names = in_process(asked, population), asked.names(population)
+    whole = over_ranges(elements, run, names, samples=2, seed=1, method="morris")
+    assert whole.left_out == ("Infect.transmission_rate",)
+    assert whole.parameters == ("Recover.rate", "SeedAtRandom.share")
+    more = over_ranges(elements, run, names, samples=2, seed=1, ranges={"Infect.transmission_rate": (0.0, 0.1)})
+    with pytest.raises(DataError, match=r"within the ranges: .*narrower"):
+        over_ranges(elements, run, names, samples=2, seed=1, ranges={"Recover.rate": (-0.9, -0.1)})
+    assert more.left_out == () and more.to_dict()["ranges"][0] == [0.0, 0.1]
+
+
 def test_a_sensitivity_agrees_with_itself(found):
     agreed = agreement(found, found)
     assert all(rank is None or rank == pytest.approx(1) for rank in agreed.rank)
@@ -139,6 +186,12 @@ def test_what_cannot_be_asked_is_refused_with_the_cure(question, population):
         sensitivity(question, population, seeds=[])
     with pytest.raises(DataError, match="greater than 1"):
         differences(question, population, seeds=[1], factor=1.0)
+    with pytest.raises(DataError, match=r"none of Infect\.transmission_rate has a value above 0"):
+        differences(Question(sir(0.0, 0.2, 0.3), 1), population, seeds=[1], parameters=["Infect.*"])
+    with pytest.raises(ConfigError, match="gnabm gradients"):
+        sensitivity(question, population, seeds=[1], gradient="score")
+    with pytest.raises(UnknownFieldError, match="--by stage"):
+        Question(question.model, 2, "stage_count.infectious").names(population)
     with pytest.raises(DataError, match="power of 2"):
         over_ranges(Elements.of(question.model), in_process(question, population), ["g"], samples=3, seed=1)
     with pytest.raises(DataError, match="differentiable run"):
