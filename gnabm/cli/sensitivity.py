@@ -167,7 +167,8 @@ def _show(found: Sensitivity, outcome: str) -> None:
         table.add_column("group")
         table.add_column("outcome", justify="right")
         for n in columns:
-            table.add_column(f"{found.parameters[n]}\n{found.values[n].item():.4g}", justify="right")
+            name = found.parameters[n].replace(".", ".\n")  # a long name is read in lines
+            table.add_column(f"{name}\n{found.values[n].item():.4g}", justify="right")
         for group, size, row, error in zip(found.groups, sizes, values, errors, strict=True):
             cells = [_cell(row[n], error[n]) for n in columns]
             table.add_row(group, f"{size:,.1f}", *cells)
