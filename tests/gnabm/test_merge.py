@@ -28,7 +28,8 @@ class Sets(Rule):
 def run(*rules, gradient=None, state=None):
     """The agents after one step of one phase."""
     declared = state or {"stage": A.family, "x": State(1.0), "n": State(1, torch.int64)}
-    return simulate(Model(rules, state=declared, observe=()), EMPTY, steps=1, seed=0, gradient=gradient).agents
+    model = Model(rules, state=declared, observe=())
+    return simulate(model, EMPTY, steps=1, seed=0, gradient=gradient, checkpoint=None).agents
 
 
 GRADIENT = pytest.mark.parametrize("gradient", [None, "straight-through"])
