@@ -2,8 +2,8 @@
 #   make run            build New Zealand if needed and simulate it (ARGS="--set run.steps=30 --overwrite")
 #   make test           lint, types, and the quick tests      make test-slow   science at scale
 #   make check          lint and types                        make format      put the code in shape
-#   make bench          all of benchmarks/RESULTS.md but      make bench-ladder   that, 1 to 330 million agents
-#                       the scale ladder                      make bench-compare  this tree against REV (HEAD)
+#   make bench          benchmarks/RESULTS.md but for the     make bench-ladder   that, 1 to 330 million agents
+#                       ladder, memory and sensitivity        make bench-compare  this tree against REV (HEAD)
 #   make wheel          dist/gnabm-*.whl
 #   make clean          remove the environment and all that was built, but not runs/
 # PYTHON=/path/to/python3.12 chooses the interpreter.

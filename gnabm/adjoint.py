@@ -118,15 +118,17 @@ class Tape:
         self.residuals: dict[str, Tensor] = {}
         self.last: Simulation
         self._replays: dict[bool, Simulation] = {}
+        method = options.estimator
+        self.traced = method is not None and method.local and not method.flags
         # Hard draws have the bits of a forward run in float32, so its kernels make the states between checkpoints.
-        self.swift = options.estimator is None or precision(model) == torch.float32
+        self.swift = method is None or precision(model) == torch.float32
 
     def _simulation(self, differentiable: bool, begin: bool = True, graph: bool = True) -> Simulation:
         given = self.options
         return Simulation(
             self.model, self.shard, seed=given.seed, dt=given.dt, start=given.start, messages=given.messages,
             gradient=given.estimator if differentiable else None, changes=given.changes, infections=given.infections,
-            begin=begin, graph=graph, lineage=given.estimator is not None and given.estimator.local,
+            begin=begin, graph=graph, lineage=self.traced,
         )  # fmt: skip
 
     def _replay(self, frame: Frame, graph: bool) -> Simulation:

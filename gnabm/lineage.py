@@ -6,11 +6,11 @@ since without j the agent would also have escaped those earlier exposures with m
 infection at all, however the earlier exposures went: the change is 1. So an agent that is infected gets back what it
 received before from the one who infects it, in the proportion in which its sources send,
 
-.. math:: \\sum_j \\frac{w_{ij} x_j}{h_i} \\, b_{ij} \\, d\\ell_j, \\qquad b_{ij} = k_i w_{ij} \\sum_{u < t} x_j(u),
+.. math:: \sum_j \frac{w_{ij} x_j}{h_i} \, b_{ij} \, d\ell_j, \qquad b_{ij} = k_i w_{ij} \sum_{u < t} x_j(u),
 
-where :math:`\\ell_j` is the log-weight of j, h the sum over neighbours and k h the hazard. With several independent
+where :math:`\ell_j` is the log-weight of j, h the sum over neighbours and k h the hazard. With several independent
 sources the result is exact to second order in b, but for the slope within the one step, half its hazard; in groups
-whose members infect each other it is still too small.
+whose members infect each other it is still biased.
 Contacts that are drawn anew do not meet again, so they owe nothing.
 """
 

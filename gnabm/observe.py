@@ -18,6 +18,7 @@ from gnabm.exchange import from_fixed, to_fixed, total
 from gnabm.grouping import Grouping
 from gnabm.messages import nonzero_rows
 from gnabm.model import Observable, OfMoves
+from gnabm.sampling import weighed
 from gnabm.shard import Shard
 
 
@@ -148,7 +149,7 @@ class Observer:
             rows = nonzero_rows(value)
             shown, index = weights.index_select(0, rows), grouping.at(rows)
         else:
-            shown, index = value * weights, grouping.index
+            shown, index = weighed(value, weights), grouping.index
         return total(self.group, shown, index, grouping.size).reshape(grouping.shape)
 
 

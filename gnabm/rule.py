@@ -21,7 +21,7 @@ from gnabm.messages import nonzero_rows
 from gnabm.neighbours import Neighbours
 from gnabm.parameters import Input
 from gnabm.random import bernoulli, salt, uniform
-from gnabm.sampling import Estimator, Hard, gradient_only, log_likelihood, zero_where
+from gnabm.sampling import Estimator, Hard, gradient_only, log_likelihood, weighed, zero_where
 from gnabm.scan import event_rows
 
 Merge = Literal["sole", "exclusive", "adds"]
@@ -284,7 +284,7 @@ class Step:
             () or (num_bins,); int64 for bool and integers in a forward run, else float64. So convert it with
             `.to(torch.float64)` before further arithmetic. Differentiable in x and in who is there to be counted.
         """
-        return total(self.group, x if self.weights is None else x * self.weights, index, num_bins)
+        return total(self.group, x if self.weights is None else weighed(x, self.weights), index, num_bins)
 
 
 class SeedAtRandom(Rule):

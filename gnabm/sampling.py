@@ -161,8 +161,9 @@ class LocalScore(Hard):
     what the agent sends and what it counts for. So an outcome is multiplied by the score of the agent's own draws and,
     through the messages, by those of its sources in proportion to what each sent.
 
-    Exact in expectation for agents that do not interact, and for interactions through sums over many; in small groups
-    a finite change of a hazard is taken at its slope, which is too small (`docs/gradients.md` has the measured bias).
+    Exact in expectation for agents that do not interact, and for interactions through sums over many. Where few meet
+    again and again a finite change of a hazard is taken at its slope; what an infection owes to its infector is given
+    back (`gnabm.lineage`), the rest is a bias, measured in `docs/gradients.md`.
     References: Glynn (1990), Commun. ACM 33(10), 75-84; Schulman et al. (2015), arXiv 1506.05254, section 4.
     """
 
@@ -343,6 +344,12 @@ def _refuse_other(given: Estimator) -> None:
             f"{kind} has neither flags nor a local likelihood: only Score weighs a whole run; make it a subclass of "
             "gnabm.sampling.Score, or set local = True"
         )
+
+
+def weighed(x: Tensor, weights: Tensor) -> Tensor:
+    """Numbers (n,) to be added up, times the weights (n,) of their agents; whole numbers stay exact, up to 2^53."""
+    whole = not x.is_floating_point() and x.dtype != torch.bool
+    return x.to(torch.float64) * weights if whole else x * weights
 
 
 def zero_where(mask: Tensor, p: Tensor) -> Tensor:
